@@ -1,0 +1,1 @@
+"""Shared words: ids, units, errors, clock, chance, chat types, usage. Touches no network, disk or database."""

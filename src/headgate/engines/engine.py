@@ -1,0 +1,114 @@
+"""The one protocol of engines: how a version is started on this machine, and how its replica is spoken to.
+
+An engine never decides where or when; it knows its own flags, its memory need and its dialect of the OpenAI wire.
+"""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator, Mapping
+from dataclasses import dataclass, field
+from typing import Any, Protocol
+
+from headgate.core.chat import Call, Delta, Kind
+from headgate.core.model import Version
+from headgate.core.secret import Secret
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ModelOptions:
+    """How one model is to be run, from headgate.yaml. `context` is tokens per slot; `settings` are engine-specific."""
+
+    context: int
+    slots: int
+    threads: int = 1
+    gpu_layers: int = 0
+    adapters: tuple[str, ...] = ()
+    settings: Mapping[str, Any] = field(default_factory=dict)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Launch:
+    """One replica to start: its version, options, Unix socket path and the secret it must demand of callers."""
+
+    replica: str
+    version: Version
+    options: ModelOptions
+    socket: str
+    secret: Secret = field(repr=False)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Command:
+    """A process to start: arguments, extra environment (secrets go here or on stdin, never in arguments)."""
+
+    argv: tuple[str, ...]
+    environment: Mapping[str, str] = field(default_factory=dict)
+    stdin: bytes = field(default=b"", repr=False)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Memory:
+    """Estimated peak resident bytes of one replica, by part."""
+
+    weights: int
+    kv_cache: int
+    compute: int
+    overhead: int
+
+    @property
+    def total(self) -> int:
+        return self.weights + self.kv_cache + self.compute + self.overhead
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Upstream:
+    """A replica as its caller sees it: 'unix:/path' or 'http(s)://host[:port]/base', and the secret to present."""
+
+    address: str
+    secret: Secret = field(repr=False)
+    model: str = ""
+
+
+class Engine(Protocol):
+    """One engine. Stateless: an instance holds settings only."""
+
+    name: str
+    leaves_walls: bool
+
+    def check(self, version: Version, options: ModelOptions) -> None:
+        """Return when this engine can run the version so; else raise ModelRefused with field and cure."""
+        ...
+
+    def supports(self, version: Version) -> frozenset[Kind]:
+        """The kinds of call a replica of this version answers."""
+        ...
+
+    def estimate_memory(self, version: Version, options: ModelOptions) -> Memory:
+        """Peak resident bytes of one replica, computed from the header, before anything is loaded."""
+        ...
+
+    def command(self, launch: Launch) -> Command | None:
+        """The process that is this replica; None when there is none to start (remote)."""
+        ...
+
+    async def check_ready(self, upstream: Upstream, version: Version) -> None:
+        """Return once the replica has produced a real token (or vector); raise UpstreamFailed while it cannot."""
+        ...
+
+    def stream(self, upstream: Upstream, call: Call, seed_offset: int = 0) -> AsyncIterator[Delta]:
+        """One attempt: the answer's pieces as they come (always streamed upstream, also for non-streaming clients).
+
+        Closing the iterator closes the connection, which frees the replica's slot.
+        Raises BadRequest when the engine finds the call invalid (context overflow after tokenising, say);
+        UpstreamFailed when the replica breaks.
+        """
+        ...
+
+    def resume(
+        self, upstream: Upstream, call: Call, text: str, token_ids: tuple[int, ...]
+    ) -> AsyncIterator[Delta]:
+        """Continue a greedy, plain answer after `text` (made of `token_ids` where known) without gap or repeat.
+
+        Raises UpstreamFailed when it cannot be continued exactly.
+        """
+        ...
