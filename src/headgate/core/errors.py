@@ -109,6 +109,18 @@ class Unavailable(HeadgateError):
     status, kind, code, retryable = 503, "server_error", "unavailable", True
 
 
+class StoreUnavailable(Unavailable):
+    """The database cannot be read or written now; Headgate tries again. The message names the reason."""
+
+    code = "store_unavailable"
+
+
+class StoreRefused(HeadgateError):
+    """This Headgate cannot work with this database. The message says what is wrong with it and what to do."""
+
+    status, kind, code = 500, "server_error", "store_refused"
+
+
 class DeadlineExceeded(HeadgateError):
     """The request's deadline passed before its answer was complete. Raise the timeout, or ask for less."""
 
