@@ -1,0 +1,1 @@
+"""How the bundled models are made: synthetic tickets, tokenizer, training, GGUF writing, evaluation. Not installed."""
