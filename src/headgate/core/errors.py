@@ -133,6 +133,12 @@ class ConfigError(HeadgateError):
     status, kind, code = 400, "invalid_request_error", "invalid_configuration"
 
 
+class FloorsDoNotFit(ConfigError):
+    """The pipelines' floors do not fit their pools together. Lower a floor, give models less, or enlarge a pool."""
+
+    code = "floors_do_not_fit"
+
+
 class ModelRefused(HeadgateError):
     """This model was refused. The message says what is wrong with it and what to do."""
 
