@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
+import os
 import random
-import secrets
 from typing import Protocol
 
 
@@ -23,7 +23,7 @@ class SystemChance:
     """The operating system's randomness: for keys, secrets and ids."""
 
     def token_bytes(self, count: int) -> bytes:
-        return secrets.token_bytes(count)
+        return os.urandom(count)
 
     def uniform(self, low: float, high: float) -> float:
         return random.SystemRandom().uniform(low, high)

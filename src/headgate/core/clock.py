@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
-import asyncio
 import heapq
 import time
-from typing import Protocol
+from typing import TYPE_CHECKING, Protocol
+
+if TYPE_CHECKING:
+    import asyncio
 
 
 class Clock(Protocol):
@@ -34,6 +36,8 @@ class SystemClock:
         return time.monotonic()
 
     async def sleep(self, seconds: float) -> None:
+        import asyncio  # Why here: the supervisor asks the time without 10 MB of event loop.
+
         await asyncio.sleep(seconds)
 
     def block(self, seconds: float) -> None:
@@ -57,6 +61,8 @@ class ManualClock:
         return self._elapsed
 
     async def sleep(self, seconds: float) -> None:
+        import asyncio
+
         future: asyncio.Future[None] = asyncio.get_running_loop().create_future()
         self._count += 1
         heapq.heappush(self._sleepers, (self._elapsed + seconds, self._count, future))
@@ -64,6 +70,8 @@ class ManualClock:
 
     async def advance(self, seconds: float) -> None:
         """Move time on, waking sleepers in order and letting their tasks run."""
+        import asyncio
+
         target = self._elapsed + seconds
         while self._sleepers and self._sleepers[0][0] <= target:
             due, _, future = heapq.heappop(self._sleepers)
