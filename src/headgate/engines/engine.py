@@ -83,6 +83,13 @@ class Engine(Protocol):
         """The kinds of call a replica of this version answers."""
         ...
 
+    def honours(self, kind: Kind) -> frozenset[str]:
+        """The fields of an OpenAI body of that kind that have an effect here; the engine sends no others on.
+
+        The gateway names the rest in a warning header (it answers for model, stream, stream_options, n and user itself).
+        """
+        ...
+
     def estimate_memory(self, version: Version, options: ModelOptions) -> Memory:
         """Peak resident bytes of one replica, computed from the header, before anything is loaded."""
         ...
@@ -109,6 +116,7 @@ class Engine(Protocol):
     ) -> AsyncIterator[Delta]:
         """Continue a greedy, plain answer after `text` (made of `token_ids` where known) without gap or repeat.
 
+        Its usage has the prompt as it was asked and only the new tokens of the answer.
         Raises UpstreamFailed when it cannot be continued exactly.
         """
         ...

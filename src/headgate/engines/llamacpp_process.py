@@ -1,0 +1,80 @@
+"""The child process of a llama.cpp replica: `python -m headgate.engines.llamacpp_process`, its launch as JSON on stdin.
+
+Serves llama.cpp's own OpenAI-speaking HTTP server on a Unix socket until SIGTERM. It imports nothing but xllamacpp, so
+that a tiny model answers a tenth of a second after its start. No parent-death signal: replicas outlive the node.
+"""
+
+from __future__ import annotations
+
+import ctypes
+import json
+import os
+import signal
+import sys
+from pathlib import Path
+from typing import Any
+
+import xllamacpp
+
+EXIT_REFUSED = 3  # the model cannot be served so; starting it again will not help
+_PR_SET_DUMPABLE = 4  # Source: prctl(2)
+_LOG_WARNINGS = 2
+
+
+def main() -> None:
+    """Serve until SIGTERM or SIGINT; exit 3 with one line on stderr when the model cannot be served."""
+    if sys.platform == "linux":
+        # Why: the secret and the prompts are in this process's memory; no core dump and no peeking by other processes.
+        ctypes.CDLL(None).prctl(_PR_SET_DUMPABLE, 0, 0, 0, 0)
+    os.umask(0o077)
+    launch = json.load(sys.stdin)
+    # Blocked before the server starts its threads, so that they inherit it and only sigwait below sees the signal.
+    signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGTERM, signal.SIGINT})
+    socket = Path(launch["socket"])
+    socket.unlink(missing_ok=True)
+    try:
+        server = xllamacpp.Server(build_params(launch))
+    except Exception as error:
+        sys.stderr.write(f"llamacpp: the model could not be loaded: {type(error).__name__}: {error}\n")
+        sys.stderr.flush()
+        os._exit(EXIT_REFUSED)
+    signal.sigwait({signal.SIGTERM, signal.SIGINT})
+    socket.unlink(missing_ok=True)
+    del server
+    sys.stderr.flush()
+    os._exit(0)  # Why: the server's threads may still hold a stream; the node drained what had to be drained
+
+
+def build_params(launch: dict[str, Any]) -> Any:
+    """llama.cpp's parameters for one launch."""
+    params: Any = xllamacpp.CommonParams()
+    params.model.path = launch["model"]
+    params.hostnames = [launch["socket"]]
+    params.api_keys = [launch["secret"]]
+    params.n_parallel = launch["slots"]
+    params.n_ctx = launch["context"] * launch["slots"]
+    params.cpuparams.n_threads = launch["threads"]
+    params.cpuparams_batch.n_threads = launch["threads"]
+    params.n_batch = params.n_ubatch = launch["batch"]
+    params.n_gpu_layers = launch["gpu_layers"]
+    params.n_threads_http = launch["slots"] + 2  # a streaming answer holds one; two more for probes
+    params.embedding = launch["embedding"]
+    params.cache_prompt = launch["prompt_cache"]
+    params.cache_ram_mib = 0
+    params.use_jinja = True
+    params.ui = params.fit_params = params.warmup = False
+    params.verbosity = _LOG_WARNINGS
+    if launch["pooling"] is not None:
+        kind = f"LLAMA_POOLING_TYPE_{launch['pooling'].upper()}"
+        params.pooling_type = getattr(xllamacpp.llama_pooling_type, kind)
+    adapters: list[Any] = []
+    for path in launch["adapters"]:
+        adapter: Any = xllamacpp.CommonAdapterLoraInfo()
+        adapter.path, adapter.scale = path, 1.0
+        adapters.append(adapter)
+    params.lora_adapters = adapters
+    return params
+
+
+if __name__ == "__main__":
+    main()

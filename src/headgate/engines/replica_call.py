@@ -1,0 +1,85 @@
+"""One call to an OpenAI-speaking replica, from body to Deltas. What the engines that speak this wire share."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator
+from typing import Any
+
+import orjson
+
+from headgate.core.chat import Delta
+from headgate.core.errors import UpstreamFailed
+from headgate.engines.engine import Upstream
+from headgate.engines.http import HttpClient
+from headgate.engines.openai_dialect import AnswerReader, read_embeddings, read_error
+from headgate.engines.sse import EventSplitter
+
+ERROR_BYTES_MAX = 1024 * 1024
+
+
+def request_headers(upstream: Upstream) -> tuple[tuple[str, str], ...]:
+    """Content type and the secret."""
+    secret = upstream.secret.reveal()
+    if not secret:
+        return (("Content-Type", "application/json"),)
+    return (("Content-Type", "application/json"), ("Authorization", f"Bearer {secret}"))
+
+
+async def stream_answer(
+    client: HttpClient, upstream: Upstream, path: str, body: dict[str, Any], reader: AnswerReader
+) -> AsyncIterator[Delta]:
+    """The pieces of a streamed answer. Closing the iterator closes the connection.
+
+    Raises BadRequest or ContextOverflow when the replica refuses the call, UpstreamFailed when it breaks.
+    """
+    wire = orjson.dumps(body)
+    async with client.request("POST", upstream.address, path, request_headers(upstream), wire) as response:
+        if response.status != 200:
+            raise read_error(response.status, await response.read(ERROR_BYTES_MAX))
+        splitter = EventSplitter()
+        # Why to the end of the body and not to [DONE]: only a connection whose response is complete can be used again.
+        while chunk := await response.next_chunk():
+            for payload in splitter.feed(chunk):
+                delta = reader.read(payload)
+                if delta is not None:
+                    yield delta
+        if not reader.finished:
+            raise UpstreamFailed("The replica's answer ended before it was complete.", code="replica_broke")
+
+
+async def call_json(
+    client: HttpClient,
+    upstream: Upstream,
+    path: str,
+    body: dict[str, Any],
+    *,
+    first_byte_s: float | None = None,
+) -> dict[str, Any]:
+    """The JSON object that the replica answers. Raises as `stream_answer`."""
+    answer = orjson.loads(await call_bytes(client, upstream, path, body, first_byte_s=first_byte_s))
+    if not isinstance(answer, dict):
+        raise UpstreamFailed("The replica sent an answer that makes no sense.", code="replica_broke")
+    return answer
+
+
+async def embed(client: HttpClient, upstream: Upstream, path: str, body: dict[str, Any]) -> Delta:
+    """All embeddings of one call, in one piece. Raises as `stream_answer`."""
+    return read_embeddings(await call_bytes(client, upstream, path, body))
+
+
+async def call_bytes(
+    client: HttpClient,
+    upstream: Upstream,
+    path: str,
+    body: dict[str, Any],
+    *,
+    first_byte_s: float | None = None,
+) -> bytes:
+    """The body of the replica's answer. Raises as `stream_answer`."""
+    wire = orjson.dumps(body)
+    async with client.request(
+        "POST", upstream.address, path, request_headers(upstream), wire, first_byte_s=first_byte_s
+    ) as response:
+        if response.status != 200:
+            raise read_error(response.status, await response.read(ERROR_BYTES_MAX))
+        return await response.read()
