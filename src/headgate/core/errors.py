@@ -121,6 +121,18 @@ class StoreRefused(HeadgateError):
     status, kind, code = 500, "server_error", "store_refused"
 
 
+class ReplicaNotReady(Unavailable):
+    """A replica did not become ready. The message says what became of it; its log has the details."""
+
+    code = "replica_not_ready"
+
+
+class AdoptionRefused(Unavailable):
+    """A process on record is not, or no longer, the replica it should be. It is not used; a new one is started."""
+
+    code = "adoption_refused"
+
+
 class DeadlineExceeded(HeadgateError):
     """The request's deadline passed before its answer was complete. Raise the timeout, or ask for less."""
 

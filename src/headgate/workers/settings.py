@@ -1,0 +1,35 @@
+"""Settings of processes and their logs, as headgate.yaml gives them under `workers`."""
+
+from __future__ import annotations
+
+from typing import Annotated, Literal
+
+from pydantic import BaseModel, BeforeValidator, ConfigDict, Field
+
+from headgate.core.units import parse_bytes, parse_seconds
+
+Seconds = Annotated[float, BeforeValidator(parse_seconds), Field(gt=0, allow_inf_nan=False)]
+Bytes = Annotated[int, BeforeValidator(parse_bytes), Field(gt=0)]
+
+
+class WorkerSettings(BaseModel):
+    """How processes are run on this machine. Durations in seconds ('10s'), sizes in bytes ('16MiB')."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+    isolate: Literal["auto", "on", "off"] = Field(
+        default="auto",
+        description="replicas get a network of their own without a way out: where possible, always, never",
+    )
+    grace_s: Seconds = Field(default=10.0, description="between asking a process to end and killing it")
+    ready_s: Seconds = Field(default=60.0, description="how long a process may take to become ready")
+    backoff_first_s: Seconds = Field(default=0.1, description="wait before the first restart after a crash")
+    backoff_limit_s: Seconds = Field(default=30.0, description="the longest wait between restarts")
+    healthy_s: Seconds = Field(default=10.0, description="a run this long starts the backoff anew")
+    log_bytes: Bytes = Field(default=16 * 2**20, description="size at which a log file is rotated")
+    log_keep: int = Field(
+        default=3, ge=0, le=99, description="rotated log files kept, beside the present one"
+    )
+    smoke_s: Seconds = Field(
+        default=60.0, description="the longest a smoke inference of a new model may take"
+    )
