@@ -1,7 +1,7 @@
 """API keys as text: how one is made, checked for typing errors and hashed. Knows no database.
 
-A key is `hg_`, 43 characters that carry 256 random bits, and 6 that carry the CRC-32 of what stands before them:
-a mistyped key is refused without a look into the database, and a scanner for leaked secrets can be sure.
+A key is `hg_`, 43 characters that carry 256 random bits, and 6 with the CRC-32 of what stands before them: a
+mistyped key is refused without a look into the database, and a scanner for leaked secrets can be sure.
 """
 
 from __future__ import annotations

@@ -119,9 +119,7 @@ def _alone(db: Database) -> Generator[None]:
     try:
         descriptor = os.open(lock, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
     except OSError as error:
-        message = (
-            f"the lock file {lock} cannot be opened ({error.strerror}); check the rights on {lock.parent}"
-        )
+        message = f"the lock file {lock} cannot be opened ({error.strerror}); check the rights on {lock.parent}"
         raise StoreRefused(message, param="state") from None
     try:
         fcntl.flock(descriptor, fcntl.LOCK_EX)

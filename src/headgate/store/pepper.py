@@ -38,8 +38,8 @@ def load_pepper(state: Path) -> bytes | None:
         about = os.fstat(descriptor)
         if stat.S_IMODE(about.st_mode) & 0o077 or about.st_uid != os.geteuid():
             raise StoreRefused(
-                f"{path} is open to other users (mode {stat.S_IMODE(about.st_mode):04o}, owner {about.st_uid}) "
-                f"and guards every API key. Run: chown {os.geteuid()} {path} && chmod 600 {path}; "
+                f"{path} is open to others (mode {stat.S_IMODE(about.st_mode):04o}, owner {about.st_uid}) "
+                f"and guards every API key. Run: chown {os.geteuid()} {path}; chmod 600 {path}; "
                 "if somebody may have copied it, revoke the keys and make new ones",
                 param="state",
             )
@@ -55,8 +55,8 @@ def load_pepper(state: Path) -> bytes | None:
 def open_pepper(db: Database, state: Path, *, chance: Chance, clock: Clock) -> bytes:
     """The pepper that the keys in the database were hashed with; made, atomically, on the first start.
 
-    Raises StoreRefused when the file is missing, damaged, open to others or belongs to another database: with a
-    wrong pepper every key would look invalid. Raises StoreUnavailable.
+    Raises StoreRefused when the file is missing, damaged, open to others or of another database: with a wrong
+    pepper every key would look invalid. Raises StoreUnavailable.
     """
     mark = _load_mark(db)
     pepper = load_pepper(state)
@@ -89,9 +89,7 @@ def forget_pepper(connection: Connection) -> None:
 
 def _load_mark(db: Database) -> str | None:
     with db.read() as connection:
-        return connection.execute(
-            facts.select().with_only_columns(facts.c.value).where(facts.c.key == _FACT)
-        ).scalar()
+        return connection.execute(facts.select().with_only_columns(facts.c.value).where(facts.c.key == _FACT)).scalar()
 
 
 def _mark(pepper: bytes) -> str:
@@ -113,9 +111,7 @@ def _make_pepper(path: Path, chance: Chance) -> bytes:
         draft.unlink()
         _sync_folder(path.parent)
     except OSError as error:
-        raise StoreRefused(
-            f"{path} cannot be made ({error.strerror}); check the rights on {path.parent}"
-        ) from None
+        raise StoreRefused(f"{path} cannot be made ({error.strerror}); check the rights on {path.parent}") from None
     pepper = load_pepper(path.parent)
     assert pepper is not None
     return pepper

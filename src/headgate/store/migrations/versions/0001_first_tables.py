@@ -177,9 +177,7 @@ def upgrade() -> None:
         sa.Column("name", sa.String(), nullable=False),
         sa.Column("current_digest", sa.String(), nullable=True),
         sa.Column("created_at", sa.Double(), nullable=False),
-        sa.ForeignKeyConstraint(
-            ["current_digest"], ["versions.digest"], name=op.f("fk_models_current_digest")
-        ),
+        sa.ForeignKeyConstraint(["current_digest"], ["versions.digest"], name=op.f("fk_models_current_digest")),
         sa.PrimaryKeyConstraint("name", name=op.f("pk_models")),
     )
     op.create_table(
@@ -188,8 +186,6 @@ def upgrade() -> None:
         sa.Column("digest", sa.String(), nullable=False),
         sa.Column("added_at", sa.Double(), nullable=False),
         sa.ForeignKeyConstraint(["digest"], ["versions.digest"], name=op.f("fk_model_versions_digest")),
-        sa.ForeignKeyConstraint(
-            ["name"], ["models.name"], name=op.f("fk_model_versions_name"), ondelete="CASCADE"
-        ),
+        sa.ForeignKeyConstraint(["name"], ["models.name"], name=op.f("fk_model_versions_name"), ondelete="CASCADE"),
         sa.PrimaryKeyConstraint("name", "digest", "added_at", name=op.f("pk_model_versions")),
     )
