@@ -1,1 +1,1 @@
-"""Which models and versions exist, where their bytes lie, whether they may be trusted. `catalogue.Registry` is the door."""
+"""Which models and versions exist, where their bytes lie, whether they may be trusted."""

@@ -59,7 +59,7 @@ class Remote:
     """One file to fetch. `headers` go to the first host only; `sha256` (hexadecimal) and `bytes` when known before."""
 
     url: str = field(repr=False)
-    headers: Mapping[str, str] = field(default_factory=dict, repr=False)
+    headers: Mapping[str, str] = field(default_factory=dict[str, str], repr=False)
     sha256: str | None = None
     bytes: int | None = None
 
@@ -217,7 +217,7 @@ class _Partial:
 
 
 class _Redirects(urllib.request.HTTPRedirectHandler):
-    """Follows redirects to named hosts only, never from https to http, and gives no later host the headers of the first."""
+    """Follows redirects to named hosts only, never from https to http, and keeps the first host's secrets."""
 
     max_redirections = 5
 
@@ -244,7 +244,7 @@ class _Redirects(urllib.request.HTTPRedirectHandler):
 def _opener(reach: Reach, url: str) -> urllib.request.OpenerDirector:
     """Opens http and https only; a proxy of the environment is used for other machines, never for this one."""
     opener = urllib.request.OpenerDirector()
-    proxies = {} if is_loopback(check_url(url)) else None
+    proxies: dict[str, str] | None = {} if is_loopback(check_url(url)) else None
     for handler in (
         urllib.request.ProxyHandler(proxies),
         urllib.request.HTTPHandler(),

@@ -210,7 +210,7 @@ def _parts(path: Path) -> tuple[str, ...]:
     missing = [name for name in names if not (path.parent / name).is_file()]
     if missing:
         raise ModelRefused(
-            f"{path.name} is part {number + 1} of {count} of a split model, and {len(missing)} of its parts are missing: "
+            f"{path.name} is part {number + 1} of {count} of a split model, and {len(missing)} parts are missing: "
             f"{', '.join(missing[:3])}{' ...' if len(missing) > 3 else ''}. Put all parts into one folder.",
             param="source",
         )

@@ -10,6 +10,7 @@ import os
 import re
 from collections.abc import Callable
 from dataclasses import dataclass
+from importlib import import_module
 from typing import Any
 
 from headgate.core.errors import ModelRefused
@@ -69,15 +70,14 @@ def look_up(source: HubSource, reach: Reach, *, timeout_s: float) -> HubFile:
 
 def _load_hub() -> Any:
     try:
-        import huggingface_hub
-        import huggingface_hub.errors
-        import huggingface_hub.utils
+        for part in ("errors", "utils"):
+            import_module(f"huggingface_hub.{part}")
+        return import_module("huggingface_hub")
     except ImportError:
         raise ModelRefused(
             "Models of the Hugging Face hub need one more package. Install it with: pip install 'headgate[hub]'",
             param="source",
         ) from None
-    return huggingface_hub
 
 
 def _ask(hub: Any, repo: str, question: Callable[[], Any]) -> Any:

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass, replace
+from typing import Any, cast
 
 from headgate.core.errors import ModelRefused
 from headgate.core.model import HeaderFacts, Version
@@ -237,9 +238,11 @@ def moved(version: Version, path: str) -> Version:
     return replace(version, path=path)
 
 
-def header_from_row(value: dict[str, object] | None) -> HeaderFacts | None:
+def header_from_row(value: dict[str, Any] | None) -> HeaderFacts | None:
     """Header facts from a JSON row; lists become tuples again."""
     if value is None:
         return None
-    fields = {key: tuple(item) if isinstance(item, list) else item for key, item in value.items()}
-    return HeaderFacts(**fields)  # type: ignore[arg-type]
+    fields: dict[str, Any] = {
+        key: tuple(cast(list[Any], item)) if isinstance(item, list) else item for key, item in value.items()
+    }
+    return HeaderFacts(**fields)

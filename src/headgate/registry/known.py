@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 from collections.abc import Mapping
 from pathlib import Path
+from typing import Any
 
 from headgate.core.model import Version
 from headgate.registry.fetch import load_bundled
@@ -67,7 +68,7 @@ def _is_hub_file(source: HubSource, version: Version) -> bool:
 
 
 def _is_bundled(name: str, version: Version, manifest: Mapping[str, tuple[str, int]] | None) -> bool:
-    entry = next((entry for entry in load_bundled() if entry.get("name") == name), {})
+    entry = next((entry for entry in load_bundled() if entry.get("name") == name), dict[str, Any]())
     if manifest is None:
         return version.digest == f"sha256:{entry.get('sha256')}"
     lines = "".join(f"{sha256}  {file}\n" for file, (sha256, _) in sorted(manifest.items()))

@@ -21,14 +21,26 @@ _FLOAT_LINE = re.compile(rb"[+-]?(?:[0-9.]+(?:[eE][+-]?[0-9]+)?|inf|nan)")
 _PLAIN = frozenset(b"(.012NR)]}albdeostuQ" + bytes((0x81, 0x85, 0x86, 0x87, 0x88, 0x89, 0x8F)))
 _PLAIN_LATE = frozenset((0x90, 0x91, 0x92, 0x93, 0x94, 0x97, 0x98))
 # Opcodes with an argument of fixed length in bytes.
-_FIXED = {ord("J"): 4, ord("K"): 1, ord("M"): 2, ord("G"): 8, ord("h"): 1, ord("j"): 4, ord("q"): 1, ord("r"): 4}
-_FIXED |= {0x80: 1, 0x82: 1, 0x83: 2, 0x84: 4, 0x95: 8}
+_FIXED = {
+    **dict.fromkeys(b"Khq\x80\x82", 1),
+    **dict.fromkeys(b"M\x83", 2),
+    **dict.fromkeys(b"Jjr\x84", 4),
+    **dict.fromkeys(b"G\x95", 8),
+}
 # Opcodes whose argument begins with its length: bytes of that length.
-_COUNTED = {ord("T"): 4, ord("U"): 1, ord("B"): 4, ord("C"): 1, ord("X"): 4, 0x8A: 1, 0x8B: 4, 0x8C: 1, 0x8D: 8}
-_COUNTED |= {0x8E: 8, 0x96: 8}
+_COUNTED = {
+    **dict.fromkeys(b"UC\x8a\x8c", 1),
+    **dict.fromkeys(b"TBX\x8b", 4),
+    **dict.fromkeys(b"\x8d\x8e\x96", 8),
+}
 # Opcodes whose argument is one line of text that must look so.
-_LINES = {ord("I"): _NUMBER_LINE, ord("L"): _NUMBER_LINE, ord("F"): _FLOAT_LINE, ord("S"): _TEXT_LINE}
-_LINES |= {ord("V"): re.compile(rb".*"), ord("P"): re.compile(rb".+"), ord("g"): _NUMBER_LINE, ord("p"): _NUMBER_LINE}
+_LINES = {
+    **dict.fromkeys(b"ILgp", _NUMBER_LINE),
+    ord("F"): _FLOAT_LINE,
+    ord("S"): _TEXT_LINE,
+    ord("V"): re.compile(rb".*"),
+    ord("P"): re.compile(rb".+"),
+}
 
 
 def looks_pickled(head: bytes, *, whole: bool) -> bool:

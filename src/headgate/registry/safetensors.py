@@ -20,9 +20,14 @@ MAX_TENSORS = 262_144
 MAX_DIMENSIONS = 8
 
 # Bits an element. Source: Dtype of the safetensors crate, September 2026.
-_TYPE_BITS = {"BOOL": 8, "U8": 8, "I8": 8, "F8_E5M2": 8, "F8_E4M3": 8, "F8_E8M0": 8, "I16": 16, "U16": 16}
-_TYPE_BITS |= {"F16": 16, "BF16": 16, "I32": 32, "U32": 32, "F32": 32, "I64": 64, "U64": 64, "F64": 64, "C64": 64}
-_TYPE_BITS |= {"F4": 4, "F6_E2M3": 6, "F6_E3M2": 6}
+_TYPE_BITS = {
+    **dict.fromkeys(("F4",), 4),
+    **dict.fromkeys(("F6_E2M3", "F6_E3M2"), 6),
+    **dict.fromkeys(("BOOL", "U8", "I8", "F8_E5M2", "F8_E4M3", "F8_E8M0"), 8),
+    **dict.fromkeys(("I16", "U16", "F16", "BF16"), 16),
+    **dict.fromkeys(("I32", "U32", "F32"), 32),
+    **dict.fromkeys(("I64", "U64", "F64", "C64"), 64),
+}
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -72,7 +77,7 @@ def read_safetensors(path: Path) -> SafetensorsHeader:
     if len(text) < length or text[:1] != b"{":
         raise _refuse(name, "its header is no JSON object")
     table = load_strict_json(text, name)
-    if not isinstance(table, dict) or len(table) > MAX_TENSORS:
+    if not isinstance(table, dict) or len(cast(dict[str, Any], table)) > MAX_TENSORS:
         raise _refuse(name, f"its header is no table of at most {MAX_TENSORS} tensors")
     return _parse(cast(dict[str, Any], table), size, size - 8 - length, name)
 
@@ -98,7 +103,7 @@ def _no_constant(text: str) -> Any:
 
 
 def _parse(table: dict[str, Any], size: int, data_bytes: int, name: str) -> SafetensorsHeader:
-    metadata = table.pop("__metadata__", None) or {}
+    metadata: Any = table.pop("__metadata__", None) or {}
     if not isinstance(metadata, dict):
         raise _refuse(name, "its __metadata__ is no table")
     tensors: dict[str, StoredTensor] = {}

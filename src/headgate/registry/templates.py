@@ -80,12 +80,18 @@ def render(template: str, messages: tuple[dict[str, str], ...], *, now: float, t
 
     Raises TemplateError (SecurityError among them) and whatever a template's own arithmetic raises.
     """
-    environment = _Sandbox(
+    environment: Any = _Sandbox(
         trim_blocks=True, lstrip_blocks=True, autoescape=False, extensions=[loopcontrols, _Generation]
     )
+
+    def strftime_now(form: str) -> str:
+        return datetime.fromtimestamp(now, UTC).strftime(form)
+
     environment.filters["tojson"] = _tojson
-    environment.globals["raise_exception"] = _raise
-    environment.globals["strftime_now"] = lambda form: datetime.fromtimestamp(now, UTC).strftime(form)
+    names: dict[str, Any] = environment.globals
+    names |= {"raise_exception": _raise, "strftime_now": strftime_now, "range": _range}
+    for name in ("lipsum", "cycler"):
+        names.pop(name, None)
     _check_tree(environment.parse(template))
     values: dict[str, Any] = {"bos_token": "", "eos_token": "", "tools": None, "documents": None}
     values |= tokens | {"messages": list(messages), "add_generation_prompt": True}
@@ -102,12 +108,6 @@ def render(template: str, messages: tuple[dict[str, str], ...], *, now: float, t
 class _Sandbox(ImmutableSandboxedEnvironment):
     intercepted_binops = frozenset({"*", "**", "%"})
 
-    def __init__(self, **options: Any) -> None:
-        super().__init__(**options)
-        self.globals["range"] = _range
-        for name in ("lipsum", "cycler"):
-            self.globals.pop(name, None)
-
     def is_safe_attribute(self, obj: Any, attr: str, value: Any) -> bool:
         if isinstance(obj, str) and attr in ("ljust", "rjust", "center", "zfill", "expandtabs"):
             return False  # each makes a text of any length from a few letters
@@ -120,9 +120,9 @@ class _Sandbox(ImmutableSandboxedEnvironment):
             raise SecurityError("it formats a text with a very wide %")
         if operator == "*":
             for sequence, count in ((left, right), (right, left)):
-                if isinstance(sequence, str | bytes | list | tuple) and isinstance(count, int):
-                    if len(cast(str, sequence)) * count > MAX_REPEAT:
-                        raise SecurityError("it repeats a text or list too often")
+                repeats = isinstance(sequence, str | bytes | list | tuple) and isinstance(count, int)
+                if repeats and len(cast(str, sequence)) * cast(int, count) > MAX_REPEAT:
+                    raise SecurityError("it repeats a text or list too often")
         return super().call_binop(context, operator, left, right)
 
 
