@@ -1,0 +1,108 @@
+"""What a decision is made from, and what it says. A recorded State replays to the same Allocation."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Literal
+
+from headgate.allocation.capacity import Capacity
+from headgate.allocation.demand import Demand
+from headgate.allocation.pipeline import PipelineSpec
+
+Stage = Literal["starting", "ready", "draining"]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Running:
+    """One replica that holds capacity now, whatever its stage; a draining one holds its share until it is
+    gone.
+    """
+
+    id: str
+    pipeline: str
+    configuration: str
+    pool: str
+    node: str
+    devices: tuple[int, ...]
+    share: float
+    memory_bytes: int
+    stage: Stage
+    in_flight: int = 0
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class History:
+    """What a policy remembers of one pipeline between decisions (times in seconds of the state's clock).
+
+    `raised_at` is when it last got more; `surplus_since` since when it has had more than its load needs.
+    """
+
+    raised_at: float | None = None
+    surplus_since: float | None = None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class State:
+    """All that a decision may depend on.
+
+    `at` is seconds of any clock that never goes back; `held` are pipelines that may not get new replicas now
+    (a crashing one in its backoff, say), with the reason.
+    """
+
+    at: float
+    capacity: Capacity
+    pipelines: tuple[PipelineSpec, ...]
+    demands: Mapping[str, Demand] = field(default_factory=dict[str, Demand])
+    running: tuple[Running, ...] = ()
+    histories: Mapping[str, History] = field(default_factory=dict[str, History])
+    held: Mapping[str, str] = field(default_factory=dict[str, str])
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Seat:
+    """A place for one replica. `replica` is the one that sits there already; None: to be started."""
+
+    pipeline: str
+    configuration: str
+    pool: str
+    node: str
+    devices: tuple[int, ...]
+    share: float
+    memory_bytes: int
+    replica: str | None = None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Change:
+    """One pipeline's replicas before and after (those that leave not counted), and why."""
+
+    pipeline: str
+    before: int
+    after: int
+    reason: str
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Allocation:
+    """Who shall have what. A replica that runs and has no seat is to leave.
+
+    `unmet` counts replicas that a pipeline's load asks for and that do not fit; `values` is the relative load
+    of the next replica each would get; `gap_to_bound` is how far from the best possible, where the policy
+    knows.
+    """
+
+    seats: tuple[Seat, ...]
+    changes: tuple[Change, ...] = ()
+    histories: Mapping[str, History] = field(default_factory=dict[str, History])
+    unmet: Mapping[str, int] = field(default_factory=dict[str, int])
+    values: Mapping[str, float] = field(default_factory=dict[str, float])
+    gap_to_bound: float | None = None
+
+    @property
+    def replicas(self) -> dict[str, int]:
+        """Replicas by pipeline."""
+        counts: dict[str, int] = {}
+        for seat in self.seats:
+            counts[seat.pipeline] = counts.get(seat.pipeline, 0) + 1
+        return counts

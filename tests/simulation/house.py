@@ -1,0 +1,126 @@
+"""A tiny world for property tests: it applies plans with delays and keeps books of who holds what."""
+
+from dataclasses import dataclass, field, replace
+
+from headgate.allocation.capacity import Capacity
+from headgate.allocation.demand import Demand, Seen, learn_demand
+from headgate.allocation.pipeline import PipelineSpec
+from headgate.allocation.plan import plan_moves
+from headgate.allocation.policy import decide
+from headgate.allocation.state import Allocation, Running, Seat, State
+
+
+def check_budget(capacity: Capacity, running) -> None:
+    """No device over 1.0, no node over its share or memory."""
+    for pool in capacity.pools:
+        for node in pool.nodes:
+            here = [one for one in running if (one.pool, one.node) == (pool.name, node.name)]
+            assert sum(one.share for one in here) <= node.share + 1e-6
+            assert sum(one.memory_bytes for one in here) <= node.memory_bytes
+            for device in node.devices:
+                on = [one for one in here if device in one.devices]
+                assert sum(min(1.0, one.share) for one in on) <= 1.0 + 1e-6, (device, on)
+            assert all(set(one.devices) <= set(node.devices) for one in here)
+            for one in here:
+                assert len(set(one.devices)) == max(1, int(one.share))
+
+
+@dataclass
+class House:
+    capacity: Capacity
+    pipelines: tuple[PipelineSpec, ...]
+    start_s: float = 0.3
+    tick_s: float = 0.25
+    at: float = 0.0
+    running: dict[str, Running] = field(default_factory=dict)
+    ready_at: dict[str, float] = field(default_factory=dict)
+    demands: dict[str, Demand] = field(default_factory=dict)
+    histories: dict = field(default_factory=dict)
+    moves: int = 0
+    count: int = 0
+    allocation: Allocation | None = None
+
+    def state(self) -> State:
+        return State(
+            at=self.at,
+            capacity=self.capacity,
+            pipelines=self.pipelines,
+            demands=self.demands,
+            running=tuple(self.running.values()),
+            histories=self.histories,
+        )
+
+    def tick(self, load: dict[str, tuple[int, int, float]]) -> Allocation:
+        """One decision, `load` being (queued, in flight, oldest wait) by pipeline."""
+        for spec in self.pipelines:
+            queued, in_flight, wait = load.get(spec.name, (0, 0, 0.0))
+            seen = Seen(
+                elapsed_s=self.tick_s,
+                queued=queued,
+                in_flight=in_flight,
+                oldest_wait_s=wait,
+                arrivals=1 if queued + in_flight else 0,
+            )
+            self.demands[spec.name] = learn_demand(self.demands.get(spec.name, Demand()), seen)
+        for name, when in list(self.ready_at.items()):
+            if when <= self.at and name in self.running:
+                self.running[name] = replace(self.running[name], stage="ready")
+                del self.ready_at[name]
+        for name, one in list(self.running.items()):
+            if one.stage == "draining" and one.in_flight == 0:
+                del self.running[name]
+        state = self.state()
+        self.allocation = decide(state)
+        assert decide(state) == self.allocation
+        self.histories = dict(self.allocation.histories)
+        plan = plan_moves(state.running, self.allocation.seats, self.capacity)
+        check_prefixes(self.capacity, state.running, plan)
+        for move in plan.moves:
+            if move.kind == "drain":
+                self.running[move.replica] = replace(self.running[move.replica], stage="draining")
+                self.moves += 1
+            elif move.kind == "start" and not move.after:
+                self.start(move.seat)
+        check_budget(self.capacity, self.running.values())
+        self.at += self.tick_s
+        return self.allocation
+
+    def start(self, seat: Seat) -> None:
+        self.count += 1
+        self.moves += 1
+        name = f"r{self.count:04d}"
+        self.running[name] = sit(seat, name)
+        self.ready_at[name] = self.at + self.start_s
+
+    def answering(self, pipeline: str) -> int:
+        return sum(1 for one in self.running.values() if one.pipeline == pipeline and one.stage == "ready")
+
+
+def sit(seat: Seat, name: str, stage: str = "starting") -> Running:
+    return Running(
+        id=name,
+        pipeline=seat.pipeline,
+        configuration=seat.configuration,
+        pool=seat.pool,
+        node=seat.node,
+        devices=seat.devices,
+        share=seat.share,
+        memory_bytes=seat.memory_bytes,
+        stage=stage,
+    )
+
+
+def check_prefixes(capacity: Capacity, running, plan) -> None:
+    """Walk the plan move by move: the budget holds after each, and each start finds its `after` gone."""
+    there = {one.id: one for one in running}
+    drained = {one.id for one in running if one.stage == "draining"}
+    for number, move in enumerate(plan.moves):
+        if move.kind == "drain":
+            drained.add(move.replica)
+        elif move.kind == "stop":
+            assert move.replica in drained, "stopped before it was drained"
+            del there[move.replica]
+        else:
+            assert not set(move.after) & set(there)
+            there[f"new{number}"] = sit(move.seat, f"new{number}")
+            check_budget(capacity, there.values())
