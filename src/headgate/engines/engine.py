@@ -5,7 +5,7 @@ An engine never decides where or when; it knows its own flags, its memory need a
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator, Mapping
+from collections.abc import AsyncGenerator, Mapping
 from dataclasses import dataclass, field
 from typing import Any, Protocol
 
@@ -98,11 +98,15 @@ class Engine(Protocol):
         """The process that is this replica; None when there is none to start (remote)."""
         ...
 
+    def upstream(self, launch: Launch) -> Upstream:
+        """How the replica of `launch` is reached: its socket and secret, or what a remote version points at."""
+        ...
+
     async def check_ready(self, upstream: Upstream, version: Version) -> None:
         """Return once the replica has produced a real token (or vector); raise UpstreamFailed while it cannot."""
         ...
 
-    def stream(self, upstream: Upstream, call: Call, seed_offset: int = 0) -> AsyncIterator[Delta]:
+    def stream(self, upstream: Upstream, call: Call, seed_offset: int = 0) -> AsyncGenerator[Delta, None]:
         """One attempt: the answer's pieces as they come (always streamed upstream, also for non-streaming clients).
 
         Closing the iterator closes the connection, which frees the replica's slot.
@@ -113,7 +117,7 @@ class Engine(Protocol):
 
     def resume(
         self, upstream: Upstream, call: Call, text: str, token_ids: tuple[int, ...]
-    ) -> AsyncIterator[Delta]:
+    ) -> AsyncGenerator[Delta, None]:
         """Continue a greedy, plain answer after `text` (made of `token_ids` where known) without gap or repeat.
 
         Its usage has the prompt as it was asked and only the new tokens of the answer.

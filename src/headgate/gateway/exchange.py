@@ -1,0 +1,117 @@
+"""One HTTP exchange over ASGI: a body read within limits, an answer sent, a client that leaves noticed at once."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Awaitable, Callable, MutableMapping
+from typing import Any
+
+from headgate.core.errors import ClientGone, HeadgateError, PayloadTooLarge
+from headgate.gateway.wire.errors import error_bytes, retry_after
+
+Scope = MutableMapping[str, Any]
+Receive = Callable[[], Awaitable[MutableMapping[str, Any]]]
+Send = Callable[[MutableMapping[str, Any]], Awaitable[None]]
+Headers = list[tuple[bytes, bytes]]
+
+JSON = (b"content-type", b"application/json")
+EVENTS = (b"content-type", b"text/event-stream; charset=utf-8")
+
+
+class Exchange:
+    """One request and its answer."""
+
+    __slots__ = ("_receive", "_send", "_stalled_s", "_watcher", "gone", "scope", "started")
+
+    def __init__(self, scope: Scope, receive: Receive, send: Send, stalled_s: float) -> None:
+        self.scope = scope
+        self._receive = receive
+        self._send = send
+        self._stalled_s = stalled_s
+        self._watcher: asyncio.Task[None] | None = None
+        self.started = False
+        self.gone = False
+
+    async def read_body(self, limit: int) -> bytes:
+        """The whole body. Raises PayloadTooLarge past `limit` bytes, before more is read; ClientGone."""
+        for name, value in self.scope["headers"]:
+            if name == b"content-length" and value.isdigit() and int(value) > limit:
+                raise _too_large(limit)
+        message = await self._receive()
+        body: bytes = message.get("body", b"")
+        if not message.get("more_body", False):
+            if message["type"] == "http.disconnect":
+                raise ClientGone
+            return body
+        parts, size = [body], len(body)
+        while True:
+            message = await self._receive()
+            if message["type"] == "http.disconnect":
+                raise ClientGone
+            part: bytes = message.get("body", b"")
+            parts.append(part)
+            size += len(part)
+            if size > limit:
+                raise _too_large(limit)
+            if not message.get("more_body", False):
+                return b"".join(parts)
+
+    def watch(self) -> None:
+        """From now on cancel the calling task when the client leaves (`gone` tells it from other cancellations)."""
+        task = asyncio.current_task()
+        assert task is not None
+        self._watcher = asyncio.get_running_loop().create_task(self._await_leaving(task))
+
+    async def _await_leaving(self, task: asyncio.Task[Any]) -> None:
+        while (await self._receive())["type"] != "http.disconnect":
+            pass
+        self.gone = True
+        task.cancel()
+
+    def unwatch(self) -> None:
+        """Stop watching."""
+        if self._watcher is not None:
+            self._watcher.cancel()
+            self._watcher = None
+
+    async def answer(self, status: int, body: bytes, headers: Headers) -> None:
+        """Send a whole answer."""
+        self.started = True
+        length = (b"content-length", b"%d" % len(body))
+        await self._send({"type": "http.response.start", "status": status, "headers": [*headers, length]})
+        await self._send({"type": "http.response.body", "body": body})
+
+    async def answer_error(self, error: HeadgateError, headers: Headers) -> None:
+        """Send an error in OpenAI's shape, with Retry-After where it helps."""
+        headers = [*headers, JSON]
+        wait = retry_after(error)
+        if wait is not None:
+            headers.append((b"retry-after", wait.encode()))
+        if error.status == 401:
+            headers.append((b"www-authenticate", b'Bearer realm="headgate"'))
+        if error.status == 413:
+            headers.append((b"connection", b"close"))
+        await self.answer(error.status, error_bytes(error), headers)
+
+    async def start_events(self, headers: Headers) -> None:
+        """Begin a stream of server-sent events."""
+        self.started = True
+        headers = [*headers, EVENTS, (b"cache-control", b"no-store"), (b"x-accel-buffering", b"no")]
+        await self._send({"type": "http.response.start", "status": 200, "headers": headers})
+
+    async def piece(self, data: bytes) -> None:
+        """Send a piece of a stream. Raises ClientGone when the client leaves it unread for too long."""
+        try:
+            async with asyncio.timeout(self._stalled_s):
+                await self._send({"type": "http.response.body", "body": data, "more_body": True})
+        except TimeoutError:
+            self.gone = True
+            raise ClientGone from None
+
+    async def finish(self, data: bytes = b"") -> None:
+        """Send the last piece of a stream."""
+        await self._send({"type": "http.response.body", "body": data, "more_body": False})
+
+
+def _too_large(limit: int) -> PayloadTooLarge:
+    return PayloadTooLarge(f"The body is larger than {limit} bytes. Send less, or raise gateway.max_body_bytes.")

@@ -1,0 +1,1 @@
+"""The OpenAI wire: what requests may hold, and how answers and errors look."""

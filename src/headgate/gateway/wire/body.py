@@ -1,0 +1,75 @@
+"""From bytes to a JSON object, strictly: what two parsers could read differently is refused."""
+
+from __future__ import annotations
+
+import json
+import re
+from typing import Any, TypeVar, cast
+
+import orjson
+from pydantic import BaseModel, ValidationError
+
+from headgate.core.errors import BadRequest
+
+Model = TypeVar("Model", bound=BaseModel)
+_KEY_LIKE = re.compile(rb'"\s*:')
+
+
+def parse_object(body: bytes) -> dict[str, Any]:
+    """The JSON object in `body`. Raises BadRequest on bad UTF-8, NaN, lone surrogates, duplicate keys, deep nesting."""
+    if not body:
+        raise BadRequest("The body is empty; send a JSON object.")
+    try:
+        parsed: object = orjson.loads(body)
+    except orjson.JSONDecodeError as error:
+        raise BadRequest(f"The body is not valid JSON: {error.msg} at byte {error.pos}.") from None
+    if not isinstance(parsed, dict):
+        raise BadRequest('The body must be a JSON object, such as {"model": ..., "messages": [...]}.')
+    found = cast("dict[str, Any]", parsed)
+    # Why in two steps: every key is followed by a colon, so equal counts prove that no key was lost to a duplicate;
+    # only a body with colons after other quotes needs the slow, exact look.
+    if len(_KEY_LIKE.findall(body)) != _count_keys(found):
+        _refuse_duplicates(body)
+    return found
+
+
+def validate(model: type[Model], parsed: dict[str, Any]) -> Model:
+    """`parsed` as `model`. Raises BadRequest naming the first field that is wrong, what is wrong and what is not."""
+    try:
+        return model.model_validate(parsed)
+    except ValidationError as error:
+        first = error.errors(include_url=False, include_input=False, include_context=False)[0]
+        param = ".".join(str(step) for step in first["loc"] if not _is_branch(step)) or None
+        message = first["msg"].removeprefix("Value error, ")
+        raise BadRequest(f"'{param}': {message}." if param else f"{message}.", param=param) from None
+
+
+def _is_branch(step: object) -> bool:
+    """Whether a step of an error's path names a branch of a union, which no client knows."""
+    return isinstance(step, str) and ("[" in step or step in ("str", "list", "int", "dict"))
+
+
+def _count_keys(value: object) -> int:
+    count = 0
+    stack: list[object] = [value]
+    while stack:
+        item = stack.pop()
+        if isinstance(item, dict):
+            held = cast("dict[str, object]", item)
+            count += len(held)
+            stack.extend(held.values())
+        elif isinstance(item, list):
+            stack.extend(cast("list[object]", item))
+    return count
+
+
+def _refuse_duplicates(body: bytes) -> None:
+    def collect(pairs: list[tuple[str, object]]) -> dict[str, object]:
+        collected = dict(pairs)
+        if len(collected) != len(pairs):
+            names = [name for name, _ in pairs]
+            twice = next(name for name in names if names.count(name) > 1)
+            raise BadRequest(f"The key {twice[:80]!r} occurs twice in one object; send it once.", param=twice[:80])
+        return collected
+
+    json.loads(body, object_pairs_hook=collect)

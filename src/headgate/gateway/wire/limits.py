@@ -1,0 +1,46 @@
+"""What can be refused before a model is awake: what certainly does not fit its context.
+
+The exact count needs the model's tokenizer; these bounds never refuse what would fit.
+"""
+
+from __future__ import annotations
+
+from headgate.core.errors import ContextOverflow
+from headgate.core.table import PipelineRoute
+
+# The longest token of the common open vocabularies is a run of 128 spaces (Llama 3, Qwen 2.5); twice that is safe.
+LONGEST_TOKEN_BYTES = 256
+
+
+def check_fits(
+    route: PipelineRoute,
+    prompt_bytes: int,
+    items: int,
+    max_tokens: int | None,
+    param: str,
+    *,
+    room: bool = True,
+) -> None:
+    """Raise ContextOverflow when a prompt of that many bytes in that many non-empty items cannot fit.
+
+    `room` says that at least one token of the context must be left for an answer.
+    """
+    least = max(prompt_bytes // LONGEST_TOKEN_BYTES, items)
+    limit = route.context - (1 if room else 0)
+    if least > limit:
+        raise ContextOverflow(
+            f"'{param}' holds at least {least} tokens; pipeline '{route.name}' has a context of {route.context}. "
+            "Send less text.",
+            param=param,
+        )
+    if max_tokens is not None and max_tokens + items > route.context:
+        raise ContextOverflow(
+            f"'max_tokens' is {max_tokens}, but pipeline '{route.name}' has a context of {route.context} tokens for "
+            "prompt and answer together. Lower max_tokens.",
+            param="max_tokens",
+        )
+
+
+def text_bytes(text: str | None) -> int:
+    """A lower bound of the UTF-8 length of `text`: its characters."""
+    return len(text) if text else 0

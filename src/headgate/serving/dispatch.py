@@ -1,0 +1,296 @@
+"""Who answers next: the queues of the pipelines, the free slots of the replicas, and the load that is reported.
+
+Decisions are pure and live in `allocation/`; here they meet what is in flight. Times are seconds of the clock given.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections import deque
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass
+
+from headgate.allocation.admission import decide_admission
+from headgate.allocation.routing import Candidate, choose_replica, learn_pace
+from headgate.core.clock import Clock
+from headgate.core.errors import DeadlineExceeded, ModelNotFound, Overloaded, Unavailable
+from headgate.core.table import LoadReport, PipelineLoad, PipelineRoute, ReplicaRoute, RoutingTable
+
+SUSPECT_S = 2.0  # how long a replica that failed is left out when the node has not said otherwise
+_FIRST_PACE_S = 0.1  # what a replica with a whole core is taken to need for a request until it has answered one
+
+
+class Seat(Candidate):
+    """One replica as this gateway sees it: the router's candidate, its route, and until when it is a suspect."""
+
+    __slots__ = ("route", "suspect_until")
+
+    def __init__(self, route: ReplicaRoute) -> None:
+        super().__init__(id=route.id, slots=route.slots, pace=_FIRST_PACE_S / route.share)
+        self.suspect_until = 0.0
+        self.follow(route)
+
+    def follow(self, route: ReplicaRoute) -> None:
+        """Take what a new routing table says of this replica."""
+        self.route = route
+        self.slots = route.slots
+        self.ready = route.state == "ready"
+
+
+class Lane:
+    """One pipeline: its route, seats, waiting requests and counts since the last report."""
+
+    def __init__(self, route: PipelineRoute) -> None:
+        self.route = route
+        self.seats: list[Seat] = []
+        self.waiting: deque[_Waiter] = deque()
+        self.arrivals = self.settled = self.in_flight = self.late = 0
+        self.prompt_tokens = self.output_tokens = 0
+        self.busy_s = 0.0
+        self.measured = False  # whether a replica of it has answered yet
+
+    def take_load(self, now: float) -> PipelineLoad:
+        """The counts since the last call, which start anew, and the state now."""
+        load = PipelineLoad(
+            arrivals=self.arrivals,
+            settled=self.settled,
+            queued=len(self.waiting),
+            in_flight=self.in_flight,
+            prompt_tokens=self.prompt_tokens,
+            output_tokens=self.output_tokens,
+            busy_s=self.busy_s,
+            late=self.late,
+            oldest_wait_s=max(0.0, now - self.waiting[0].since) if self.waiting else 0.0,
+        )
+        self.arrivals = self.settled = self.late = self.prompt_tokens = self.output_tokens = 0
+        self.busy_s = 0.0
+        return load
+
+
+@dataclass(slots=True)
+class _Waiter:
+    future: asyncio.Future[Seat]
+    since: float
+    deadline: float
+    exclude: frozenset[str]
+
+
+class Lease:
+    """One slot of one replica, held for one attempt. `release` gives it back, whatever became of the attempt."""
+
+    __slots__ = ("_dispatcher", "_lane", "_seat", "_since", "queue_s", "route")
+
+    def __init__(self, dispatcher: Dispatcher, lane: Lane, seat: Seat, since: float, queue_s: float) -> None:
+        self._dispatcher = dispatcher
+        self._lane = lane
+        self._seat = seat
+        self._since = since
+        self.route = seat.route
+        self.queue_s = queue_s
+
+    def suspect(self) -> None:
+        """The replica failed this attempt: leave it out until the node has looked at it."""
+        self._dispatcher.mark_suspect(self._seat)
+
+    def release(self, completed: bool) -> None:
+        """Give the slot back; a completed attempt teaches how long the replica takes."""
+        self._dispatcher.give_back(self._lane, self._seat, self._since, completed)
+
+
+class Dispatcher:
+    """Holds the routing table of one gateway, its queues and its in-flight counts."""
+
+    def __init__(self, clock: Clock, wake: Callable[[], None] = lambda: None) -> None:
+        """`wake` is called when a request waits and no replica of its pipeline could ever take it."""
+        self._clock = clock
+        self._wake = wake
+        self._lanes: dict[str, Lane] = {}
+        self._seats: dict[str, Seat] = {}
+        self.table: RoutingTable | None = None
+
+    # -- what the gateway asks -------------------------------------------------------------------------------------
+
+    def lane(self, name: str) -> Lane:
+        """The lane of a pipeline. Raises ModelNotFound naming those there are."""
+        lane = self._lanes.get(name)
+        if lane is None:
+            known = ", ".join(sorted(self._lanes)) or "none yet"
+            raise ModelNotFound(f"No pipeline is called {name[:100]!r} here. Served: {known}.", param="model")
+        return lane
+
+    @property
+    def lanes(self) -> Iterable[Lane]:
+        """All lanes, by name."""
+        return [self._lanes[name] for name in sorted(self._lanes)]
+
+    async def lease(self, lane: Lane, deadline: float, exclude: frozenset[str] = frozenset()) -> Lease:
+        """A slot on the best replica, waiting for one within the pipeline's bounded queue.
+
+        Raises Overloaded (queue full), Unavailable (pipeline blocked), DeadlineExceeded (waited past `deadline`).
+        """
+        now = self._clock.monotonic()
+        if not lane.waiting:
+            seat = self._choose(lane, exclude, now)
+            if seat is not None:
+                return self._sit(lane, seat, now, now)
+        self._admit(lane, now, deadline)
+        waiter = _Waiter(asyncio.get_running_loop().create_future(), now, deadline, exclude)
+        lane.waiting.append(waiter)
+        if not any(seat.ready for seat in lane.seats):
+            self._wake()
+        try:
+            seat = await waiter.future
+        except BaseException:
+            if waiter in lane.waiting:
+                lane.waiting.remove(waiter)
+            if waiter.future.done() and not waiter.future.cancelled() and waiter.future.exception() is None:
+                self.give_back(lane, waiter.future.result(), now, completed=False)  # granted and cancelled at once
+            raise
+        return Lease(self, lane, seat, self._clock.monotonic(), self._clock.monotonic() - waiter.since)
+
+    def _admit(self, lane: Lane, now: float, deadline: float) -> None:
+        route = lane.route
+        if route.blocked is not None and not lane.seats:
+            raise Unavailable(f"Pipeline '{route.name}' cannot be served now: {route.blocked}", retry_after_s=10.0)
+        ready = [seat for seat in lane.seats if seat.ready]
+        paces = [seat.pace for seat in ready if lane.measured]
+        admission = decide_admission(
+            slots_free=0,
+            slots=sum(seat.slots for seat in ready),
+            queued=len(lane.waiting),
+            queue_limit=route.queue,
+            service_s=sum(seat.pace * seat.slots for seat in ready) / len(paces) if paces else None,
+            wake_s=route.wake_s,
+            time_left_s=deadline - now,
+        )
+        if admission.action == "refuse":
+            again_s = admission.retry_after_s
+            if admission.cause == "deadline":
+                raise DeadlineExceeded(
+                    "The request cannot be answered before its deadline. Raise the timeout or retry later.",
+                    retry_after_s=again_s,
+                )
+            raise Overloaded(
+                f"The queue of pipeline '{route.name}' is full ({len(lane.waiting)} of {route.queue} waiting). "
+                "Retry after the time given.",
+                retry_after_s=again_s,
+            )
+
+    # -- what the node says ----------------------------------------------------------------------------------------
+
+    def apply(self, table: RoutingTable) -> None:
+        """Take a new routing table. Requests in flight keep their slots; waiting ones are served if they can be."""
+        if self.table is not None and self.table.node == table.node and table.number <= self.table.number:
+            return
+        self.table = table
+        for name in [name for name in self._lanes if name not in table.pipelines]:
+            self._close_lane(self._lanes.pop(name))
+        for name, route in table.pipelines.items():
+            lane = self._lanes.get(name)
+            if lane is None:
+                self._lanes[name] = Lane(route)
+            else:
+                lane.route = route
+        seats: dict[str, Seat] = {}
+        for name, route in table.replicas.items():
+            seat = self._seats.get(name)
+            if seat is None or seat.route.epoch != route.epoch:
+                seat = Seat(route)
+            seat.follow(route)
+            seats[name] = seat
+        gone = {name: seat for name, seat in self._seats.items() if name not in seats and seat.in_flight}
+        self._seats = seats | gone
+        for lane in self._lanes.values():
+            lane.seats = [seat for seat in seats.values() if seat.route.pipeline == lane.route.name]
+            self._serve_waiting(lane)
+
+    def sweep(self) -> None:
+        """End waits past their deadline; serve those whose suspect replica may be tried again."""
+        now = self._clock.monotonic()
+        for lane in self._lanes.values():
+            for waiter in [waiter for waiter in lane.waiting if waiter.deadline <= now]:
+                lane.waiting.remove(waiter)
+                if not waiter.future.done():
+                    waiter.future.set_exception(
+                        DeadlineExceeded(
+                            "The request waited for a free replica until its deadline. Retry later, or raise the "
+                            "pipeline's cap or timeout.",
+                            retry_after_s=lane.route.wake_s,
+                        )
+                    )
+            self._serve_waiting(lane)
+
+    def report(self, gateway: str, pid: int) -> LoadReport:
+        """What this gateway saw since the last report."""
+        now = self._clock.monotonic()
+        return LoadReport(
+            gateway=gateway,
+            pid=pid,
+            table_number=self.table.number if self.table else 0,
+            pipelines={name: lane.take_load(now) for name, lane in self._lanes.items()},
+            in_flight={name: seat.in_flight for name, seat in self._seats.items() if seat.in_flight},
+            suspects=tuple(name for name, seat in self._seats.items() if seat.suspect_until > now),
+        )
+
+    # -- within ------------------------------------------------------------------------------------------------------
+
+    def mark_suspect(self, seat: Seat) -> None:
+        """Leave a seat out for a while. For Lease only."""
+        seat.suspect = True
+        seat.suspect_until = self._clock.monotonic() + SUSPECT_S
+        self._wake()
+
+    def give_back(self, lane: Lane, seat: Seat, since: float, completed: bool) -> None:
+        """Free a slot and hand it to whoever waits. For Lease only."""
+        if completed:
+            took = self._clock.monotonic() - since
+            lane.busy_s += took
+            lane.measured = True
+            seat.pace = learn_pace(seat.pace, took, seat.in_flight)
+        seat.in_flight -= 1
+        lane.in_flight -= 1
+        if seat.in_flight == 0 and seat.route.state == "draining":
+            self._wake()  # the node waits for this to stop the replica
+        if lane.waiting:
+            self._serve_waiting(lane)
+
+    def _choose(self, lane: Lane, exclude: frozenset[str], now: float) -> Seat | None:
+        for seat in lane.seats:
+            if seat.suspect and seat.suspect_until <= now:
+                seat.suspect = False
+        chosen = choose_replica(lane.seats, exclude)
+        return chosen  # type: ignore[return-value]
+
+    def _sit(self, lane: Lane, seat: Seat, now: float, since: float) -> Lease:
+        seat.in_flight += 1
+        lane.in_flight += 1
+        return Lease(self, lane, seat, now, now - since)
+
+    def _serve_waiting(self, lane: Lane) -> None:
+        now = self._clock.monotonic()
+        passed: list[_Waiter] = []
+        while lane.waiting:
+            waiter = lane.waiting.popleft()
+            if waiter.future.done():
+                continue
+            seat = self._choose(lane, waiter.exclude, now)
+            if seat is None:
+                passed.append(waiter)
+                if not waiter.exclude:
+                    break  # no free seat at all: those behind have none either
+                continue
+            seat.in_flight += 1
+            lane.in_flight += 1
+            waiter.future.set_result(seat)
+        lane.waiting.extendleft(reversed(passed))
+
+    def _close_lane(self, lane: Lane) -> None:
+        for waiter in lane.waiting:
+            if not waiter.future.done():
+                waiter.future.set_exception(
+                    ModelNotFound(
+                        f"Pipeline '{lane.route.name}' was removed from the configuration while this request waited.",
+                        param="model",
+                    )
+                )
+        lane.waiting.clear()

@@ -1,0 +1,98 @@
+"""A gateway's end of run/node.sock: keeps the newest routing table, reports load, asks questions.
+
+When the node is gone the last table stays in force and the link comes back by itself.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import itertools
+import logging
+from collections.abc import Callable, Mapping
+from typing import Any
+
+from headgate.core import link_codec
+from headgate.core.clock import Clock
+from headgate.core.errors import Unavailable
+from headgate.core.link_codec import Ask, Hello, Reply
+from headgate.core.table import LoadReport, RoutingTable
+
+log = logging.getLogger(__name__)
+
+_RETRY_S = 0.1
+_ASK_TIMEOUT_S = 60.0
+
+
+class NodeLink:
+    """One connection to the node, remade as often as it breaks."""
+
+    def __init__(
+        self, path: str, gateway: str, pid: int, clock: Clock, on_table: Callable[[RoutingTable], None]
+    ) -> None:
+        self._path = path
+        self._hello = Hello(gateway=gateway, pid=pid)
+        self._clock = clock
+        self._on_table = on_table
+        self._writer: asyncio.StreamWriter | None = None
+        self._asked: dict[int, asyncio.Future[Reply]] = {}
+        self._numbers = itertools.count(1)
+
+    @property
+    def connected(self) -> bool:
+        """Whether the node listens now."""
+        return self._writer is not None
+
+    async def run(self) -> None:
+        """Keep the link up until cancelled."""
+        while True:
+            with contextlib.suppress(OSError, ValueError, asyncio.IncompleteReadError):
+                await self._converse()
+            self._lose("the node closed the link")
+            await self._clock.sleep(_RETRY_S)
+
+    def report(self, load: LoadReport) -> None:
+        """Send a load report. Dropped without a word while the node is away: the next one carries the state anew."""
+        if self._writer is not None and not self._writer.is_closing():
+            self._writer.write(link_codec.encode(load))
+
+    async def ask(self, method: str, params: Mapping[str, Any] | None = None) -> Any:
+        """The node's answer. Raises Unavailable while there is no node, or the error that the node gave."""
+        if self._writer is None:
+            raise Unavailable("The node process is restarting. Try again in a second.", retry_after_s=1.0)
+        number = next(self._numbers)
+        future: asyncio.Future[Reply] = asyncio.get_running_loop().create_future()
+        self._asked[number] = future
+        try:
+            self._writer.write(link_codec.encode(Ask(id=number, method=method, params=params or {})))
+            async with asyncio.timeout(_ASK_TIMEOUT_S):
+                reply = await future
+        except TimeoutError:
+            raise Unavailable("The node did not answer in time. `headgate status` shows its state.") from None
+        finally:
+            self._asked.pop(number, None)
+        return reply.unwrap()
+
+    async def _converse(self) -> None:
+        reader, writer = await asyncio.open_unix_connection(self._path, limit=link_codec.MAX_LINE_BYTES)
+        self._writer = writer
+        try:
+            writer.write(link_codec.encode(self._hello))
+            while line := await reader.readline():
+                message = link_codec.decode(line)
+                if isinstance(message, RoutingTable):
+                    self._on_table(message)
+                elif isinstance(message, Reply):
+                    future = self._asked.get(message.id)
+                    if future is not None and not future.done():
+                        future.set_result(message)
+        finally:
+            writer.close()
+
+    def _lose(self, why: str) -> None:
+        if self._writer is not None:
+            log.warning("link to the node lost: %s", why)
+        self._writer = None
+        for future in self._asked.values():
+            if not future.done():
+                future.set_exception(Unavailable("The node process restarted. Ask again.", retry_after_s=1.0))

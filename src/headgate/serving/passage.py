@@ -1,0 +1,269 @@
+"""One request from accepted to settled: its ledger rows, its attempts, its continuation when a replica breaks.
+
+Knows nothing of HTTP. A Passage is used once, by one task per choice:
+
+    async with serving.passage(call, principal, stream=True) as passage:
+        async for delta in passage.choice(0): ...
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncGenerator, Mapping, Sequence
+from contextlib import aclosing
+from types import TracebackType
+
+from headgate.core.chat import Call, Delta
+from headgate.core.clock import Clock
+from headgate.core.errors import ClientGone, DeadlineExceeded, HeadgateError, SchemaViolation, UpstreamFailed
+from headgate.core.principal import Principal
+from headgate.core.table import ReplicaRoute
+from headgate.core.usage import Usage
+from headgate.engines.engine import Engine, Upstream
+from headgate.metering.entries import RequestState
+from headgate.metering.ledger import Ledger
+from headgate.serving import schema
+from headgate.serving.dispatch import Dispatcher, Lane, Lease
+from headgate.serving.token_log import TokenLog
+
+MAX_ATTEMPTS = 4
+_REPLAY_SEED_STEP = 7919  # seed offset of the second try at a schema, far from those of further choices
+
+
+class Serving:
+    """Everything a passage needs; one per gateway process."""
+
+    def __init__(self, *, dispatcher: Dispatcher, engines: Mapping[str, Engine], ledger: Ledger, clock: Clock) -> None:
+        self.dispatcher = dispatcher
+        self.engines = engines
+        self.ledger = ledger
+        self.clock = clock
+
+    def passage(self, calls: Sequence[Call], principal: Principal, *, stream: bool, request_id: str) -> Passage:
+        """The way of one accepted request: calls of one kind to one pipeline, each with as many choices as the first.
+
+        Raises ModelNotFound when the pipeline is gone.
+        """
+        return Passage(self, self.dispatcher.lane(calls[0].pipeline), calls, principal, stream, request_id)
+
+
+class Passage:
+    """One request under way. `route`, `queue_s`, `first_s` and `usage` fill in as it goes."""
+
+    def __init__(
+        self,
+        serving: Serving,
+        lane: Lane,
+        calls: Sequence[Call],
+        principal: Principal,
+        stream: bool,
+        request_id: str,
+    ) -> None:
+        self._serving = serving
+        self._lane = lane
+        self._calls = calls
+        self._principal = principal
+        self._stream = stream
+        self._opened = serving.clock.monotonic()
+        self._deadline = calls[0].deadline or self._opened + lane.route.timeout_s
+        self.id = request_id
+        self.route: ReplicaRoute | None = None
+        self.queue_s = 0.0
+        self.first_s: float | None = None
+        self.usage = Usage()
+        self.attempts = 0
+        self.continued = False
+        self._limit = asyncio.timeout(max(0.0, self._deadline - self._opened))
+
+    async def __aenter__(self) -> Passage:
+        self._lane.arrivals += 1
+        self._serving.ledger.open_request(
+            request_id=self.id,
+            kind=self._calls[0].kind,
+            pipeline=self._lane.route.name,
+            principal=self._principal,
+            stream=self._stream,
+        )
+        await self._limit.__aenter__()
+        return self
+
+    async def __aexit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        try:
+            await self._limit.__aexit__(kind, error, trace)
+        except TimeoutError as late:
+            self._settle(DeadlineExceeded())
+            raise DeadlineExceeded() from late
+        self._settle(error)
+
+    def _settle(self, error: BaseException | None) -> None:
+        state, status, code = _outcome(error)
+        lane = self._lane
+        lane.settled += 1
+        lane.prompt_tokens += self.usage.prompt_tokens
+        lane.output_tokens += self.usage.output_tokens
+        if self.first_s is not None and self.first_s > lane.route.first_token_s:
+            lane.late += 1
+        self._serving.ledger.settle_request(
+            self.id,
+            state=state,
+            status=status,
+            error_code=code,
+            usage=self.usage,
+            queue_ms=self.queue_s * 1e3,
+            first_token_ms=None if self.first_s is None else self.first_s * 1e3,
+            total_ms=self.total_s * 1e3,
+            attempts=self.attempts,
+        )
+
+    @property
+    def choices(self) -> int:
+        """How many answers are asked for: calls times choices."""
+        return len(self._calls) * self._calls[0].choices
+
+    @property
+    def total_s(self) -> float:
+        """Seconds since the request was accepted."""
+        return self._serving.clock.monotonic() - self._opened
+
+    async def choice(self, index: int) -> AsyncGenerator[Delta, None]:
+        """The pieces of one answer, in order, checked before they are given where a schema binds them.
+
+        Raises what ended it: BadRequest, Overloaded, Unavailable, DeadlineExceeded, SchemaViolation, UpstreamFailed.
+        """
+        call = self._calls[index // self._calls[0].choices]
+        offset = index % call.choices
+        strict_tools = any(tool["function"].get("strict") for tool in call.body.get("tools", ()))
+        constrained = call.schema is not None or "response_format" in call.body or strict_tools
+        source = self._checked(call, offset) if constrained else self._carried(call, offset)
+        async with aclosing(source):
+            async for delta in source:
+                if self.first_s is None:
+                    self.first_s = self._serving.clock.monotonic() - self._opened
+                yield delta
+
+    async def _checked(self, call: Call, first_offset: int) -> AsyncGenerator[Delta, None]:
+        """A whole answer, held until it is known to fit what was asked; one more try where chance may mend it."""
+        again = () if call.body.get("temperature") == 0 else (first_offset + _REPLAY_SEED_STEP,)
+        offsets = (first_offset, *again)
+        for offset in offsets:
+            deltas = [delta async for delta in self._carried(call, offset)]
+            finish = next((delta.finish for delta in deltas if delta.finish), None)
+            tool_calls = _merge_tool_calls(deltas)
+            try:
+                if tool_calls:
+                    schema.check_tool_calls(call, tool_calls)
+                else:
+                    schema.check_answer(call, "".join(delta.text for delta in deltas), finish)
+            except SchemaViolation:
+                if offset == offsets[-1]:
+                    raise
+                continue
+            for delta in deltas:
+                yield delta
+            return
+
+    async def _carried(self, call: Call, offset: int) -> AsyncGenerator[Delta, None]:
+        """The pieces as they come, over as many attempts as it takes; nothing is given twice."""
+        log = TokenLog()
+        excluded: frozenset[str] = frozenset()
+        while True:
+            lease = await self._serving.dispatcher.lease(self._lane, self._deadline, excluded)
+            self.attempts += 1
+            self.queue_s += lease.queue_s
+            self.route = lease.route
+            attempt = self._attempt(call, lease, log, offset)
+            try:
+                async with aclosing(attempt):
+                    async for delta in attempt:
+                        log.add(delta)
+                        yield delta
+                return
+            except UpstreamFailed as error:
+                lease.suspect()
+                excluded |= {lease.route.id}
+                if self.attempts >= MAX_ATTEMPTS or not _may_go_on(call, log):
+                    raise UpstreamFailed(
+                        "The replica that answered this request failed and its answer cannot be continued exactly "
+                        f"({error.code}). Send the request again."
+                    ) from error
+                self.continued = self.continued or log.delivered
+                if len(excluded) >= len(self._lane.seats):
+                    excluded = frozenset()  # the only replica broke: its successor may take the rest
+
+    async def _attempt(self, call: Call, lease: Lease, log: TokenLog, offset: int) -> AsyncGenerator[Delta, None]:
+        """One attempt on one replica, with its `calls` row."""
+        route, clock = lease.route, self._serving.clock
+        engine = self._serving.engines[route.engine]
+        upstream = Upstream(address=route.address, secret=route.secret)
+        started = clock.monotonic()
+        usage = Usage()
+        outcome: BaseException | None = ClientGone()  # what it is when nobody takes the rest
+        call_id = self._serving.ledger.open_call(
+            self.id, kind=call.kind, principal=self._principal, replica=route, attempt=self.attempts
+        )
+        if log.delivered:
+            source = engine.resume(upstream, call, log.text, tuple(log.token_ids))
+        else:
+            source = engine.stream(upstream, call, offset)
+        try:
+            async with aclosing(source):  # type: ignore[type-var]
+                async for delta in source:
+                    if delta.usage is not None:
+                        usage = delta.usage
+                    elif delta.token_ids:
+                        usage = Usage(
+                            prompt_tokens=usage.prompt_tokens,
+                            output_tokens=usage.output_tokens + len(delta.token_ids),
+                        )
+                    if delta.progress is None:
+                        yield delta
+            outcome = None
+        except BaseException as error:
+            outcome = error
+            raise
+        finally:
+            lease.release(completed=outcome is None)
+            self.usage += usage
+            state, _, code = _outcome(outcome)
+            self._serving.ledger.settle_call(
+                call_id,
+                state="error" if state == "refused" else state,
+                error_code=code,
+                usage=usage,
+                queue_ms=lease.queue_s * 1e3,
+                compute_ms=(clock.monotonic() - started) * 1e3,
+            )
+
+
+def _may_go_on(call: Call, log: TokenLog) -> bool:
+    """Whether another attempt can neither leave a gap nor repeat anything."""
+    if not log.delivered:
+        return True
+    return log.resumable and call.greedy and call.plain and call.kind != "embedding"
+
+
+def _outcome(error: BaseException | None) -> tuple[RequestState, int, str | None]:
+    """State, HTTP status and error code of a ledger row, from what ended it."""
+    if error is None:
+        return "ok", 200, None
+    if isinstance(error, ClientGone | asyncio.CancelledError | GeneratorExit):
+        return "cancelled", ClientGone.status, ClientGone.code
+    if isinstance(error, HeadgateError):
+        return ("refused" if error.status in (400, 429, 503) else "error"), error.status, error.code
+    return "error", 500, "internal_error"
+
+
+def _merge_tool_calls(deltas: list[Delta]) -> list[dict[str, object]]:
+    """Whole tool calls out of streamed pieces, by their index."""
+    merged: dict[int, dict[str, object]] = {}
+    for delta in deltas:
+        for piece in delta.tool_calls or ():
+            whole = merged.setdefault(piece.get("index", 0), {"function": {"name": "", "arguments": ""}})
+            function, whole_function = piece.get("function", {}), whole["function"]
+            assert isinstance(whole_function, dict)
+            for field in ("name", "arguments"):
+                whole_function[field] += function.get(field) or ""
+            whole |= {key: value for key, value in piece.items() if key in ("id", "type")}
+    return [merged[index] for index in sorted(merged)]
