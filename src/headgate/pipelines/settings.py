@@ -1,0 +1,70 @@
+"""What headgate.yaml may say of a pipeline: its model, its promise to clients, and its part of the
+capacity.
+"""
+
+from __future__ import annotations
+
+from typing import Annotated, Literal
+
+from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, model_validator
+
+from headgate.core.units import parse_seconds
+
+Seconds = Annotated[float, BeforeValidator(parse_seconds), Field(gt=0, le=86_400, allow_inf_nan=False)]
+Patience = Annotated[float, BeforeValidator(parse_seconds), Field(ge=0, le=86_400, allow_inf_nan=False)]
+Milliseconds = Annotated[float, Field(gt=0, le=3_600_000, allow_inf_nan=False)]
+
+
+class SloSettings(BaseModel):
+    """What clients may expect of a pipeline. Capacity follows it; requests that miss it are counted as
+    late.
+    """
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+    first_token_ms: Milliseconds = Field(
+        default=500.0, description="Milliseconds from the request to the first token of the answer."
+    )
+    per_token_ms: Milliseconds = Field(
+        default=100.0, description="Milliseconds from one token of the answer to the next."
+    )
+
+
+class PipelineSettings(BaseModel):
+    """One pipeline: what a client names as `model`. Durations in seconds, or with a unit such as 500ms
+    or 2m.
+    """
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+    model: str = Field(description="The model that answers, by its name under `models`.")
+    slo: SloSettings = Field(default_factory=SloSettings, description="What clients may expect.")
+    weight: float = Field(
+        default=1.0,
+        gt=0,
+        le=1000,
+        allow_inf_nan=False,
+        description="How much its load counts beside that of other pipelines when capacity is short.",
+    )
+    priority: Literal["guaranteed", "burst", "best_effort"] = Field(
+        default="burst",
+        description="Whose load is served first when capacity is short; within one class, weight decides.",
+    )
+    floor: int = Field(default=0, ge=0, le=1024, description="Replicas that are always kept; 0 may sleep.")
+    cap: int = Field(default=4, ge=0, le=1024, description="The most replicas it ever gets.")
+    queue: int = Field(
+        default=64, ge=0, le=100_000, description="Requests that may wait in one gateway before 429 is
+        answered."
+    )
+    idle_s: Patience = Field(
+        default=30.0, description="How long replicas above what the load needs are kept when nobody asks for
+        them."
+    )
+    timeout_s: Seconds = Field(default=120.0, description="The longest a request may take, waiting included.")
+
+    @model_validator(mode="after")
+    def check_floor(self) -> PipelineSettings:
+        """The cap must hold the floor."""
+        if self.cap < self.floor:
+            raise ValueError(f"cap is {self.cap} and floor is {self.floor}; raise cap or lower floor")
+        return self
