@@ -26,8 +26,7 @@ class PoolSettings(BaseModel):
         description="Devices of the pool: auto (all that this process may use), how many, or their numbers.",
     )
     memory: Annotated[Literal["auto"] | Annotated[int, Field(gt=0)], BeforeValidator(_auto_or_bytes)] = Field(
-        default="auto", description="Memory for all its replicas; auto is what the machine or its limit
-        gives."
+        default="auto", description="Memory for all its replicas; auto is what the machine or its limit gives."
     )
     price_per_hour: float = Field(
         default=0.0, ge=0, allow_inf_nan=False, description="Money that one device costs for an hour."
@@ -49,8 +48,7 @@ class ControlSettings(BaseModel):
 
     tick_s: Seconds = Field(default=0.25, description="Between two looks at demand; a waiting request is seen at once.")
     drain_s: Seconds = Field(
-        default=60.0, description="The longest a replica may take to finish its requests before it is stopped
-        anyway."
+        default=60.0, description="The longest a replica may take to finish its requests before it is stopped anyway."
     )
     ready_s: Seconds = Field(default=120.0, description="The longest a replica may take to its first token.")
     backoff_first_s: Seconds = Field(default=1.0, description="Wait before a crashed replica is started again.")
@@ -64,6 +62,5 @@ class ControlSettings(BaseModel):
         default=10_000, ge=100, le=10_000_000, description="Decisions kept in the database, newest first."
     )
     memory_reserve: float = Field(
-        default=0.1, ge=0, lt=1, description="Part of an auto pool's memory that replicas leave to everything
-        else."
+        default=0.1, ge=0, lt=1, description="Part of an auto pool's memory that replicas leave to everything else."
     )

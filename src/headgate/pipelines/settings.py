@@ -53,12 +53,10 @@ class PipelineSettings(BaseModel):
     floor: int = Field(default=0, ge=0, le=1024, description="Replicas that are always kept; 0 may sleep.")
     cap: int = Field(default=4, ge=0, le=1024, description="The most replicas it ever gets.")
     queue: int = Field(
-        default=64, ge=0, le=100_000, description="Requests that may wait in one gateway before 429 is
-        answered."
+        default=64, ge=0, le=100_000, description="Requests that may wait in one gateway before 429 is answered."
     )
     idle_s: Patience = Field(
-        default=30.0, description="How long replicas above what the load needs are kept when nobody asks for
-        them."
+        default=30.0, description="How long replicas above what the load needs are kept when nobody asks for them."
     )
     timeout_s: Seconds = Field(default=120.0, description="The longest a request may take, waiting included.")
 
