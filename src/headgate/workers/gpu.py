@@ -28,10 +28,7 @@ def load_gpus(root: Path = Path("/")) -> tuple[Gpu, ...]:
             text = (folder / "information").read_text(encoding="utf-8", errors="replace")
         except OSError:
             continue
-        facts = {
-            key.strip(): value.strip()
-            for key, _, value in (line.partition(":") for line in text.splitlines())
-        }
+        facts = {key.strip(): value.strip() for key, _, value in (line.partition(":") for line in text.splitlines())}
         number = facts.get("Device Minor", "")
         minor = int(number) if number.isdigit() else None
         # Why the device file: a container sees every GPU in /proc, but may use only those it was given.

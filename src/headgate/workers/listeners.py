@@ -12,9 +12,7 @@ from pathlib import Path
 from headgate.core.errors import AlreadyRunning, ConfigError
 
 _BACKLOG = 1024
-_UNIX_PATH_BYTES = (
-    104  # Source: sockaddr_un holds 108 on Linux and 104 on the BSDs, the ending zero included.
-)
+_UNIX_PATH_BYTES = 104  # Source: sockaddr_un holds 108 on Linux and 104 on the BSDs, the ending zero included.
 
 
 def bind_tcp(name: str, host: str, port: int) -> socket.socket:

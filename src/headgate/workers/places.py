@@ -136,9 +136,7 @@ class Places:
         for run in self.runs(role):
             run.leave(signal.SIGTERM, kill_at)
 
-    def _start(
-        self, place: Place, sockets: Mapping[str, int], environ: Mapping[str, str], now: float
-    ) -> Run | None:
+    def _start(self, place: Place, sockets: Mapping[str, int], environ: Mapping[str, str], now: float) -> Run | None:
         try:
             run = start_child(place.spec, sockets, environ, now, now + self._spec.ready_s)
         except OSError as error:

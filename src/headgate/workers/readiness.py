@@ -51,9 +51,7 @@ async def wait_ready(
     raise ReplicaNotReady(f"replica {replica} gave no token in {deadline_s:g} s")
 
 
-async def answers(
-    engine: Engine, upstream: Upstream, version: Version, clock: Clock, *, patience_s: float
-) -> bool:
+async def answers(engine: Engine, upstream: Upstream, version: Version, clock: Clock, *, patience_s: float) -> bool:
     """Whether the replica takes our secret and answers within `patience_s` seconds: the proof that `adopt`
     asks for.
     """

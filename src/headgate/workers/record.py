@@ -67,9 +67,7 @@ def load_replicas(run: Path) -> list[ReplicaRecord]:
         try:
             raw: dict[str, Any] = json.loads(path.read_bytes())
             place = raw["placement"]
-            raw["placement"] = Placement(
-                cores=tuple(place["cores"]), share=place["share"], gpus=tuple(place["gpus"])
-            )
+            raw["placement"] = Placement(cores=tuple(place["cores"]), share=place["share"], gpus=tuple(place["gpus"]))
             raw["secret"] = Secret(raw["secret"])
             found.append(ReplicaRecord(**raw))
         except (OSError, ValueError, TypeError, KeyError):

@@ -17,7 +17,13 @@ from headgate.workers.cgroup import ReplicaWeights, load_cgroups
 from headgate.workers.exits import Exit, load_exit, read_status
 from headgate.workers.isolation import Isolation, find_isolation
 from headgate.workers.log_tail import load_tail
-from headgate.workers.proc import read_oom_kills, read_peak_bytes, read_pss_bytes, read_rss_bytes, read_stat
+from headgate.workers.proc import (
+    read_oom_kills,
+    read_peak_bytes,
+    read_pss_bytes,
+    read_rss_bytes,
+    read_stat,
+)
 from headgate.workers.record import ReplicaRecord, forget_replica, record_replica
 from headgate.workers.settings import WorkerSettings
 from headgate.workers.spawn import Limits, Placement, clean_environment, spawn
@@ -179,9 +185,7 @@ class ReplicaProcess:
         """Ask the process to end, kill it and all of its group after `grace_s` seconds; how it ended."""
         if self.exit is None:
             self._signal(signal.SIGTERM)
-            timer = asyncio.ensure_future(
-                self._host.clock.sleep(self._host.grace_s if grace_s is None else grace_s)
-            )
+            timer = asyncio.ensure_future(self._host.clock.sleep(self._host.grace_s if grace_s is None else grace_s))
             ended = asyncio.ensure_future(self._ended.wait())
             try:
                 await asyncio.wait((timer, ended), return_when=asyncio.FIRST_COMPLETED)
@@ -226,9 +230,7 @@ class ReplicaProcess:
             return
         with contextlib.suppress(ProcessLookupError):
             signal.pidfd_send_signal(self._pidfd, number)
-            if (
-                number == signal.SIGKILL
-            ):  # while it lives or is a zombie, the group's number cannot be another's
+            if number == signal.SIGKILL:  # while it lives or is a zombie, the group's number cannot be another's
                 _kill_group(self.record)
 
     def _notice(self) -> None:

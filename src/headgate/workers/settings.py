@@ -27,9 +27,6 @@ class WorkerSettings(BaseModel):
     backoff_limit_s: Seconds = Field(default=30.0, description="the longest wait between restarts")
     healthy_s: Seconds = Field(default=10.0, description="a run this long starts the backoff anew")
     log_bytes: Bytes = Field(default=16 * 2**20, description="size at which a log file is rotated")
-    log_keep: int = Field(
-        default=3, ge=0, le=99, description="rotated log files kept, beside the present one"
-    )
-    smoke_s: Seconds = Field(
-        default=60.0, description="the longest a smoke inference of a new model may take"
-    )
+    log_keep: int = Field(default=3, ge=0, le=99, description="rotated log files kept, beside the present one")
+    log_replicas: int = Field(default=50, ge=0, description="logs kept of replicas that have ended")
+    smoke_s: Seconds = Field(default=60.0, description="the longest a smoke inference of a new model may take")

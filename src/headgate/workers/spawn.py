@@ -113,9 +113,7 @@ def spawn(
     return pid
 
 
-def _execute(
-    argv: tuple[str, ...], environment: Mapping[str, str], stdin: bytes, log: Path, folder: Path
-) -> int:
+def _execute(argv: tuple[str, ...], environment: Mapping[str, str], stdin: bytes, log: Path, folder: Path) -> int:
     """Start the command from the calling thread, which it inherits from."""
     flags = os.O_WRONLY | os.O_APPEND | os.O_CREAT | os.O_CLOEXEC
     output = os.open(log, flags, 0o600)
@@ -143,11 +141,11 @@ def _execute(
 def _finish(pid: int, nice: int, limits: Limits) -> None:
     with contextlib.suppress(OSError):  # where sessions are scheduled as groups, niceness counts only inside
         Path(f"/proc/{pid}/autogroup").write_text(str(nice), encoding="ascii")
-    for kind, value in (
-        (resource.RLIMIT_CPU, limits.cpu_s),
-        (resource.RLIMIT_AS, limits.address_bytes),
-        (resource.RLIMIT_CORE, 0),  # a core file would hold prompts
+    for kind, value, slack in (
+        (resource.RLIMIT_CPU, limits.cpu_s, 1),  # SIGXCPU first, SIGKILL a second later
+        (resource.RLIMIT_AS, limits.address_bytes, 0),
+        (resource.RLIMIT_CORE, 0, 0),  # a core file would hold prompts
     ):
         if value is not None:
             with contextlib.suppress(OSError):  # it may have ended already
-                resource.prlimit(pid, kind, (value, value))
+                resource.prlimit(pid, kind, (value, value + slack))

@@ -187,9 +187,7 @@ class Supervisor:
     def _begin_stop(self) -> None:
         self._stage = "draining"
         self._manager.tell(STOPPING=1, STATUS="draining")
-        for (
-            handle
-        ) in self._sockets.values():  # so that nobody is accepted once the last gateway stopped accepting
+        for handle in self._sockets.values():  # so that nobody is accepted once the last gateway stopped accepting
             handle.close()
         self._sockets.clear()
         now = self._clock.monotonic()
@@ -209,9 +207,7 @@ class Supervisor:
 
     def _bind(self) -> None:
         # A house that ended untidily may have gateways that still drain and hold the port for a moment.
-        patience = self._clock.monotonic() + (
-            _REBIND_S if (self._spec.run / "supervisor.json").exists() else 0.0
-        )
+        patience = self._clock.monotonic() + (_REBIND_S if (self._spec.run / "supervisor.json").exists() else 0.0)
         for listener in self._spec.tcp:
             while listener.name not in self._sockets:
                 try:
