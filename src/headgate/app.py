@@ -1,0 +1,348 @@
+"""The one place that builds objects and wires them: a state folder, a gateway, a node, the house of them all."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import hashlib
+import logging
+import os
+import sys
+import tempfile
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from headgate import __version__
+from headgate.core.chance import Chance, SystemChance
+from headgate.core.clock import SystemClock
+from headgate.core.errors import ConfigError, NotRunning
+from headgate.core.ids import Ids
+from headgate.core.principal import Principal
+from headgate.core.secret import Secret
+from headgate.workers.inherited import load_sockets, report_ready
+from headgate.workers.spec import Spec, Supervised, TcpListener, UnixListener, dump_spec
+from headgate.workers.supervisor_state import SupervisorState, load_state
+
+if TYPE_CHECKING:
+    from headgate.config import Settings
+    from headgate.registry.catalogue import Registry
+    from headgate.store.database import Database
+
+_SOCKET_PATH_MOST = 100  # bytes; the kernel takes 107 for a Unix socket's path, replicas add a name
+_APPLIED = "applied.yaml"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Places:
+    """Where things lie in one state folder. Sockets move to a short path when the folder's own is too long."""
+
+    state: Path
+
+    @property
+    def run(self) -> Path:
+        """Sockets and run-time records (0700)."""
+        run = self.state / "run"
+        if len(os.fsencode(run)) + 40 <= _SOCKET_PATH_MOST:
+            return run
+        name = hashlib.sha256(os.fsencode(self.state)).hexdigest()[:12]
+        return Path(tempfile.gettempdir()) / f"headgate-{os.geteuid()}-{name}" / "run"
+
+    @property
+    def logs(self) -> Path:
+        """Every process's output."""
+        return self.state / "logs"
+
+    @property
+    def models(self) -> Path:
+        """The content-addressed store of model bytes."""
+        return self.state / "models"
+
+    @property
+    def admin_socket(self) -> Path:
+        """The local admin's way in (0600)."""
+        return self.run / "admin.sock"
+
+    @property
+    def node_socket(self) -> Path:
+        """Where gateways find the node (0600)."""
+        return self.run / "node.sock"
+
+    @property
+    def applied(self) -> Path:
+        """The configuration in force: the last good one."""
+        return self.state / _APPLIED
+
+    def make(self) -> None:
+        """Make the folders, for this user only."""
+        for folder in (self.state, self.run.parent, self.run, self.logs, self.models):
+            folder.mkdir(mode=0o700, parents=True, exist_ok=True)
+            if folder.stat().st_uid != os.geteuid():
+                raise ConfigError(f"{folder} belongs to another user; choose another state folder.", param="state")
+        self.run.chmod(0o700)
+
+
+class House:
+    """A state folder opened: clock, chance, ids and database. What every command and process starts from."""
+
+    def __init__(self, settings: Settings) -> None:
+        """Make the folders and open the database; migrations run only in `prepare`."""
+        from headgate.store.database import Database
+
+        self.settings = settings
+        self.clock = SystemClock()
+        self.chance: Chance = SystemChance()
+        self.ids = Ids(self.clock, self.chance)
+        self.places = Places(state=settings.state.absolute())
+        self.places.make()
+        store = settings.store
+        self.database: Database = Database(store.resolve(self.places.state), busy_timeout_s=store.busy_timeout_s)
+
+    def prepare(self) -> None:
+        """Create or upgrade the tables."""
+        from headgate.store.migrate import migrate
+
+        migrate(self.database)
+
+    def pepper(self) -> bytes:
+        """The secret that keys are hashed with, made on the first start."""
+        from headgate.store.pepper import open_pepper
+
+        return open_pepper(self.database, self.places.state, chance=self.chance, clock=self.clock)
+
+    def make_admin_key(self) -> Secret | None:
+        """An admin key when there is none that works yet, to be shown once; else None."""
+        from headgate.store.keys import create_key, has_admin_key
+
+        pepper = self.pepper()
+        if has_admin_key(self.database, self.clock.now()):
+            return None
+        key, _ = create_key(
+            self.database,
+            pepper,
+            ids=self.ids,
+            clock=self.clock,
+            chance=self.chance,
+            user="admin",
+            role="admin",
+            name="made at first start",
+        )
+        return key
+
+    def registry(self) -> Registry:
+        """The registry, with the smoke inference that refuses broken models."""
+        from headgate.registry.catalogue import Registry
+
+        return Registry(
+            folder=self.places.models,
+            database=self.database,
+            clock=self.clock,
+            ids=self.ids,
+            smoke=self._smoke,
+            in_use=self._pipelines_using,
+            settings=self.settings.registry,
+        )
+
+    def _smoke(self, version: object) -> None:
+        from headgate.core.model import Version
+        from headgate.engines.catalogue import build_engines, choose_engine
+        from headgate.engines.engine import ModelOptions
+        from headgate.engines.http import HttpClient
+        from headgate.workers.hardware import load_hardware
+        from headgate.workers.smoke import try_model
+
+        assert isinstance(version, Version)
+        tried = version
+
+        async def attempt() -> None:
+            client = HttpClient(self.clock)
+            try:
+                engines = build_engines(self.settings.engines, client)
+                engine = choose_engine(engines, tried)
+                await try_model(
+                    engine,
+                    tried,
+                    ModelOptions(context=min(tried.context or 256, 256), slots=1),
+                    cores=load_hardware().core_ids[:1],
+                    settings=self.settings.workers,
+                    clock=self.clock,
+                    chance=self.chance,
+                )
+            finally:
+                await client.close()
+
+        asyncio.run(attempt())
+
+    def _pipelines_using(self, model: str) -> list[str]:
+        return sorted(name for name, pipeline in self.settings.pipelines.items() if pipeline.model == model)
+
+    def running(self) -> SupervisorState | None:
+        """The supervisor's account while Headgate runs on this state folder, else None."""
+        return load_state(self.places.run / "supervisor.json")
+
+    def close(self) -> None:
+        """Close the database."""
+        self.database.close()
+
+
+# -- the house of processes --------------------------------------------------------------------------------------
+
+
+def build_spec(settings: Settings, places: Places) -> Spec:
+    """What the supervisor is to run: one node and the gateways, with their listeners."""
+    gateway = settings.gateway
+    environment = {"HEADGATE_APPLIED": str(places.applied), "HEADGATE_STATE": str(places.state)}
+    if gateway.processes > 1:
+        environment["PROMETHEUS_MULTIPROC_DIR"] = str(places.run / "metrics")
+    run = [
+        Supervised(
+            name="node",
+            role="node",
+            argv=(sys.executable, "-P", "-m", "headgate", "node"),
+            environment=environment,
+            log=str(places.logs / "node.log"),
+            leave_signal="SIGUSR2",
+        )
+    ]
+    run += [
+        Supervised(
+            name=f"gateway-{number}",
+            role="gateway",
+            argv=(sys.executable, "-P", "-m", "headgate", "gateway"),
+            sockets=("gateway", "admin"),
+            environment=environment,
+            log=str(places.logs / f"gateway-{number}.log"),
+        )
+        for number in range(gateway.processes)
+    ]
+    return Spec(
+        state=str(places.run.parent),
+        version=__version__,
+        tcp=(TcpListener(name="gateway", host=gateway.host, port=gateway.port),),
+        unix=(UnixListener(name="admin", path=str(places.admin_socket)),),
+        children=tuple(run),
+        drain_s=gateway.drain_s,
+        grace_s=settings.workers.grace_s,
+        ready_s=settings.workers.ready_s,
+    )
+
+
+def write_spec(settings: Settings, places: Places) -> Path:
+    """Write the supervisor's spec; its path."""
+    path = places.run / "spec.json"
+    write_private(path, dump_spec(build_spec(settings, places)).encode())
+    return path
+
+
+def write_private(path: Path, data: bytes) -> None:
+    """Write a file for this user only, whole or not at all."""
+    part = path.with_name(path.name + ".part")
+    descriptor = os.open(part, os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_CLOEXEC, 0o600)
+    with os.fdopen(descriptor, "wb") as file:
+        file.write(data)
+        file.flush()
+        os.fsync(descriptor)
+    part.replace(path)
+
+
+def require_running(house: House) -> SupervisorState:
+    """The supervisor's account. Raises NotRunning."""
+    state = house.running()
+    if state is None:
+        raise NotRunning(f"Headgate does not run on {house.places.state}. `headgate up` starts it.")
+    return state
+
+
+# -- the gateway process -----------------------------------------------------------------------------------------
+
+
+def run_gateway() -> int:
+    """The gateway process: everything it needs, built and run until told to stop."""
+    import uvloop
+
+    settings = _applied_settings()
+    _log_to_stderr("gateway")
+    uvloop.run(_gateway(settings))
+    return 0
+
+
+async def _gateway(settings: Settings) -> None:
+    from headgate.engines.catalogue import build_engines
+    from headgate.engines.http import HttpClient
+    from headgate.gateway.access import Access
+    from headgate.gateway.admin import add_admin_api
+    from headgate.gateway.door import Door
+    from headgate.gateway.endpoints import Desk
+    from headgate.gateway.metrics import Metrics
+    from headgate.gateway.process import GatewayProcess
+    from headgate.metering.ledger import Ledger
+    from headgate.serving.dispatch import Dispatcher
+    from headgate.serving.node_link import NodeLink
+    from headgate.serving.passage import Serving
+
+    sockets = load_sockets()
+    house = House(settings)
+    gateway_id = house.ids.new()
+    wake = asyncio.Event()
+    client = HttpClient(house.clock)
+    engines = build_engines(settings.engines, client)
+    dispatcher = Dispatcher(house.clock, wake.set)
+    ledger = Ledger(
+        house.database, house.ids, house.clock, gateway=gateway_id, waiting_rows=settings.metering.waiting_rows
+    )
+    ledger.start()
+    desk = Desk(
+        serving=Serving(dispatcher=dispatcher, engines=engines, ledger=ledger, clock=house.clock),
+        access=Access(_key_finder(house), house.pepper(), house.clock),
+        metrics=Metrics(dispatcher, os.environ.get("PROMETHEUS_MULTIPROC_DIR")),
+        settings=settings.gateway,
+        ids=house.ids,
+        clock=house.clock,
+    )
+    link = NodeLink(str(house.places.node_socket), gateway_id, os.getpid(), house.clock, dispatcher.apply)
+    door = Door(desk)
+    add_admin_api(door, desk, link)
+    process = GatewayProcess(
+        id=gateway_id,
+        pid=os.getpid(),
+        door=door,
+        dispatcher=dispatcher,
+        link=link,
+        settings=settings.gateway,
+        clock=house.clock,
+        wake=wake,
+    )
+
+    async def close() -> None:
+        await client.close()
+        await asyncio.to_thread(ledger.close)
+        house.close()
+
+    await process.run(sockets, report_ready, close)
+
+
+def _key_finder(house: House) -> Callable[[str], Principal | None]:
+    from headgate.store.keys import find_key
+
+    def find(key_hash: str) -> Principal | None:
+        row = find_key(house.database, key_hash)
+        return row.principal if row is not None and row.active(house.clock.now()) else None
+
+    return find
+
+
+def _applied_settings() -> Settings:
+    """The configuration in force, as the supervisor's children find it."""
+    from headgate.config import load_settings
+
+    return load_settings(Path(os.environ["HEADGATE_APPLIED"]))
+
+
+def _log_to_stderr(name: str) -> None:
+    logging.basicConfig(
+        level=logging.INFO, format=f"%(asctime)s {name}[{os.getpid()}] %(levelname)s %(name)s: %(message)s"
+    )
+    logging.getLogger("uvicorn").setLevel(logging.WARNING)
+    with contextlib.suppress(AttributeError):
+        sys.stderr.reconfigure(line_buffering=True)  # pyright: ignore
