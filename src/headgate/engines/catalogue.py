@@ -4,10 +4,12 @@ from __future__ import annotations
 
 from headgate.core.errors import ModelRefused
 from headgate.core.model import Version
+from headgate.engines.classic import Classic
 from headgate.engines.engine import Engine
 from headgate.engines.fake import Fake
 from headgate.engines.http import HttpClient
 from headgate.engines.llamacpp import LlamaCpp
+from headgate.engines.remote import Remote
 from headgate.engines.settings import EnginesSettings
 
 _ENGINE_OF = {"gguf": "llamacpp", "classic": "classic", "fake": "fake", "endpoint": "remote"}
@@ -15,7 +17,7 @@ _ENGINE_OF = {"gguf": "llamacpp", "classic": "classic", "fake": "fake", "endpoin
 
 def build_engines(settings: EnginesSettings, client: HttpClient) -> dict[str, Engine]:
     """Every engine of this build by its name. They share `client`, which belongs to one event loop."""
-    engines: tuple[Engine, ...] = (LlamaCpp(settings.llamacpp, client), Fake(client))
+    engines: tuple[Engine, ...] = (LlamaCpp(settings.llamacpp, client), Classic(client), Remote(client), Fake(client))
     return {engine.name: engine for engine in engines}
 
 

@@ -86,7 +86,7 @@ class Engine(Protocol):
     def honours(self, kind: Kind) -> frozenset[str]:
         """The fields of an OpenAI body of that kind that have an effect here; the engine sends no others on.
 
-        The gateway names the rest in a warning header (it answers for model, stream, stream_options, n and user itself).
+        The gateway names the rest in a warning header; it answers for model, stream, stream_options, n and user itself.
         """
         ...
 

@@ -1,9 +1,10 @@
-"""The fake engine: no model, a set speed, settable failures. For tests, demos and benchmarks; it ships in the product."""
+"""The fake engine: no model, a set speed, settable failures. For tests, demos and benchmarks."""
 
 from __future__ import annotations
 
 import sys
-from collections.abc import AsyncIterator
+from collections.abc import AsyncGenerator, AsyncIterator
+from contextlib import aclosing
 
 import orjson
 from pydantic import ValidationError
@@ -13,14 +14,13 @@ from headgate.core.errors import BadRequest, ModelRefused, UpstreamFailed
 from headgate.core.model import Version
 from headgate.engines.engine import Command, Launch, Memory, ModelOptions, Upstream
 from headgate.engines.http import HttpClient
-from headgate.engines.llamacpp import settings_refused
 from headgate.engines.openai_dialect import PATHS, AnswerReader, build_body, select, wants_logprobs
-from headgate.engines.replica_call import call_json, embed, stream_answer
-from headgate.engines.settings import FakeModelSettings
+from headgate.engines.replica_call import call_json, stream_answer, stream_embeddings
+from headgate.engines.settings import FakeModelSettings, settings_refused
 
-_TEXT = frozenset("seed stop max_tokens temperature logprobs response_format".split())
+_TEXT = frozenset(["seed", "stop", "max_tokens", "temperature", "logprobs", "response_format"])
 _HONOURED: dict[Kind, frozenset[str]] = {
-    "chat": _TEXT | frozenset("messages max_completion_tokens top_logprobs tools tool_choice".split()),
+    "chat": _TEXT | frozenset(["messages", "max_completion_tokens", "top_logprobs", "tools", "tool_choice"]),
     "completion": _TEXT | {"prompt"},
     "embedding": frozenset({"input", "encoding_format", "dimensions"}),
 }
@@ -65,22 +65,23 @@ class Fake:
         argv = (sys.executable, "-P", "-m", "headgate.engines.fake_process")
         return Command(argv=argv, stdin=orjson.dumps(order))
 
+    def upstream(self, launch: Launch) -> Upstream:
+        """The replica's socket and secret."""
+        return Upstream(address=f"unix:{launch.socket}", secret=launch.secret)
+
     async def check_ready(self, upstream: Upstream, version: Version) -> None:
         """Return once the replica has produced a token; raise UpstreamFailed while it cannot."""
         try:
             body = {"prompt": "ready", "max_tokens": 1}
             answer = await call_json(self._client, upstream, PATHS["completion"], body, first_byte_s=10.0)
         except BadRequest as error:
-            raise UpstreamFailed(
-                "The replica cannot answer its first request.", code="replica_failed"
-            ) from error
+            raise UpstreamFailed("The replica cannot answer its first request.", code="replica_failed") from error
         if not answer.get("choices"):
             raise UpstreamFailed("The replica produced no token.", code="replica_failed")
 
-    async def stream(self, upstream: Upstream, call: Call, seed_offset: int = 0) -> AsyncIterator[Delta]:
+    def stream(self, upstream: Upstream, call: Call, seed_offset: int = 0) -> AsyncIterator[Delta]:
         """One attempt; see Engine.stream."""
-        async for delta in self._stream(upstream, call, seed_offset, None):
-            yield delta
+        return self._stream(upstream, call, seed_offset, None)
 
     async def resume(
         self, upstream: Upstream, call: Call, text: str, token_ids: tuple[int, ...]
@@ -89,21 +90,21 @@ class Fake:
         if call.kind == "embedding" or call.body.get("tools"):
             raise UpstreamFailed("Only an answer of text can be continued.")
         try:
-            async for delta in self._stream(upstream, call, 0, text):
-                yield delta
+            async with aclosing(self._stream(upstream, call, 0, text)) as deltas:
+                async for delta in deltas:
+                    yield delta
         except BadRequest as error:
             raise UpstreamFailed("The text that was delivered is not how this answer begins.") from error
 
-    async def _stream(
+    def _stream(
         self, upstream: Upstream, call: Call, seed_offset: int, after: str | None
-    ) -> AsyncIterator[Delta]:
+    ) -> AsyncGenerator[Delta, None]:
         body = build_body(call, "", seed_offset)
         if seed_offset:
             body["seed"] = int(call.body.get("seed") or 0) + seed_offset
         body = select(body, _HONOURED[call.kind] | {"stream", "stream_options"})
         if call.kind == "embedding":
-            yield await embed(self._client, upstream, PATHS["embedding"], body)
-            return
+            return stream_embeddings(self._client, upstream, PATHS["embedding"], body)
         asked, top = wants_logprobs(call)
         resumable = call.greedy and call.plain
         body["return_progress"] = True
@@ -112,8 +113,7 @@ class Fake:
         if after is not None:
             body["continue_after"] = after
         reader = AnswerReader(call.kind, logprobs=asked, top=top, ids=resumable, offset=len(after or ""))
-        async for delta in stream_answer(self._client, upstream, PATHS[call.kind], body, reader):
-            yield delta
+        return stream_answer(self._client, upstream, PATHS[call.kind], body, reader)
 
     def _model_settings(self, options: ModelOptions) -> FakeModelSettings:
         try:

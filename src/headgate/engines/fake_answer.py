@@ -10,8 +10,28 @@ import orjson
 
 from headgate.engines.replica_wire import Token
 
-_STEMS = "river gate canal water field lock weir sluice brook pond bank stone reed heron mill barge tide rain lake".split()
-_ENDS = " -side -way -head -mark -keeper -song -light -mouth -bed -café -grün".split(" ")
+_STEMS = [
+    "river",
+    "gate",
+    "canal",
+    "water",
+    "field",
+    "lock",
+    "weir",
+    "sluice",
+    "brook",
+    "pond",
+    "bank",
+    "stone",
+    "reed",
+    "heron",
+    "mill",
+    "barge",
+    "tide",
+    "rain",
+    "lake",
+]
+_ENDS = ["", "-side", "-way", "-head", "-mark", "-keeper", "-song", "-light", "-mouth", "-bed", "-café", "-grün"]
 WORDS = tuple(f" {stem}{end}" for stem in _STEMS for end in _ENDS)
 _NONSENSE = "{nonsense: this is not what the schema asked for"
 _DEPTH_MAX = 16
@@ -30,9 +50,7 @@ def draw_words(seed: int, prompt: bytes, count: int) -> list[Token]:
     for position in range(count):
         offset = (position % 32) * 2
         if offset == 0:
-            block = blake2b(
-                prompt, salt=b"%016x" % (seed % 2**64), person=b"%016x" % (position // 32)
-            ).digest()
+            block = blake2b(prompt, salt=b"%016x" % (seed % 2**64), person=b"%016x" % (position // 32)).digest()
         tokens.append(_WORD_TOKENS[(block[offset] << 8 | block[offset + 1]) % size])
     return tokens
 

@@ -32,26 +32,20 @@ from headgate.engines.replica_server import ReplicaServer, Reply, guard_process,
 from headgate.engines.replica_wire import (
     Answer,
     EventRenderer,
-    Token,
+    Refused,
     Wish,
+    cut_at_stop,
     read_wish,
     render_body,
     render_embeddings,
     render_error,
+    skip_text,
 )
 
 EXIT_REFUSED = 3
 EXIT_CRASH = 70
 _PROGRESS_STEP = 64
 _MAGIC = re.compile(rb"\[\[(crash|hang|error|slow)(?::(\d+))?\]\]")
-
-
-class _Refused(Exception):
-    """A request that is not valid; holds the error body."""
-
-    def __init__(self, body: bytes) -> None:
-        super().__init__()
-        self.body = body
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -86,14 +80,12 @@ class FakeApp:
             if not isinstance(asked, dict):
                 raise ValueError
             if self._settings.error_status is not None:
-                return reply.json(
-                    self._settings.error_status, render_error("server_error", "told to fail", 500)
-                )
+                return reply.json(self._settings.error_status, render_error("server_error", "told to fail", 500))
             if path == "/v1/embeddings":
                 return reply.json(200, self._embeddings(asked))
             if path in ("/v1/chat/completions", "/v1/completions"):
                 return self._answer(path == "/v1/chat/completions", asked, reply)
-        except _Refused as refused:
+        except Refused as refused:
             return reply.json(400, refused.body)
         except (ValueError, TypeError, KeyError, AttributeError, RecursionError):
             return reply.json(400, render_error("invalid_request_error", "the request makes no sense"))
@@ -103,8 +95,8 @@ class FakeApp:
 
     def _answer(self, chat: bool, asked: dict[str, Any], reply: Reply) -> Awaitable[None] | None:
         prompt = asked["messages"] if chat else asked["prompt"]
-        if chat and not isinstance(prompt, list) or not prompt:
-            raise _Refused(render_error("invalid_request_error", "prompt is missing"))
+        if not prompt or (chat and not isinstance(prompt, list)):
+            raise Refused(render_error("invalid_request_error", "prompt is missing"))
         key = prompt_key(prompt)
         wish = read_wish(chat, asked)
         answer = self._plan(key, asked)
@@ -138,7 +130,7 @@ class FakeApp:
         if prompt_tokens >= self._context:
             message = f"request ({prompt_tokens} tokens) exceeds the available context size ({self._context} tokens)"
             more = {"n_prompt_tokens": prompt_tokens, "n_ctx": self._context}
-            raise _Refused(render_error("exceed_context_size_error", message, **more))
+            raise Refused(render_error("exceed_context_size_error", message, **more))
         seed = self._settings.seed + int(asked.get("seed") or 0)
         finish: FinishReason = "stop"
         tool = _chosen_tool(asked)
@@ -158,11 +150,11 @@ class FakeApp:
             tokens, finish = tokens[:limit], "length"
         stops = asked.get("stop") or []
         if stops:
-            tokens, stopped = _cut_at_stop(tokens, [stops] if isinstance(stops, str) else stops)
+            tokens, stopped = cut_at_stop(tokens, [stops] if isinstance(stops, str) else stops)
             finish = "stop" if stopped else finish
         after = asked.get("continue_after")
         if after is not None:
-            tokens = _skip(tokens, after)
+            tokens = skip_text(tokens, after)
         return Answer(tokens=tokens, finish=finish, prompt_tokens=prompt_tokens)
 
     def _call_tool(self, tool: dict[str, Any], prompt_tokens: int) -> Answer:
@@ -178,17 +170,13 @@ class FakeApp:
         texts = asked["input"]
         texts = [texts] if isinstance(texts, str) else texts
         if not texts or not all(isinstance(text, str) for text in texts):
-            raise _Refused(render_error("invalid_request_error", "input must be a text or texts"))
+            raise Refused(render_error("invalid_request_error", "input must be a text or texts"))
         tokens = [count_tokens(text) for text in texts]
         if max(tokens) > self._context:
             more = {"n_prompt_tokens": max(tokens), "n_ctx": self._context}
-            raise _Refused(
-                render_error("exceed_context_size_error", "input exceeds the context size", **more)
-            )
+            raise Refused(render_error("exceed_context_size_error", "input exceeds the context size", **more))
         size = int(asked.get("dimensions") or self._settings.dimensions)
-        return render_embeddings(
-            [embed_text(text, size) for text in texts], sum(tokens), str(asked.get("model") or "")
-        )
+        return render_embeddings([embed_text(text, size) for text in texts], sum(tokens), str(asked.get("model") or ""))
 
     # -- how it is told ------------------------------------------------------------------------------------------
 
@@ -308,39 +296,8 @@ def _chosen_tool(asked: dict[str, Any]) -> dict[str, Any] | None:
         for tool in tools:
             if tool["function"]["name"] == wanted:
                 return tool["function"]
-        raise _Refused(render_error("invalid_request_error", "tool_choice names no tool"))
+        raise Refused(render_error("invalid_request_error", "tool_choice names no tool"))
     return tools[0]["function"]
-
-
-def _cut_at_stop(tokens: list[Token], stops: list[str]) -> tuple[list[Token], bool]:
-    text = "".join([token.text for token in tokens])
-    ends = [at for at in (text.find(stop) for stop in stops if stop) if at >= 0]
-    if not ends:
-        return tokens, False
-    left, kept = min(ends), list[Token]()
-    for token in tokens:
-        if left <= 0:
-            break
-        kept.append(token if len(token.text) <= left else _part(token, 0, left))
-        left -= len(token.text)
-    return kept, True
-
-
-def _skip(tokens: list[Token], text: str) -> list[Token]:
-    """The tokens after `text`, which must be how the answer begins."""
-    whole = "".join([token.text for token in tokens])
-    if not whole.startswith(text):
-        raise _Refused(render_error("invalid_request_error", "this answer does not begin so"))
-    left = len(text)
-    for index, token in enumerate(tokens):
-        if left < len(token.text):
-            return [_part(token, left, None), *tokens[index + 1 :]] if left else tokens[index:]
-        left -= len(token.text)
-    return []
-
-
-def _part(token: Token, start: int, end: int | None) -> Token:
-    return Token(id=token.id, text=token.text[start:end], logprob=token.logprob, others=token.others)
 
 
 if __name__ == "__main__":

@@ -60,9 +60,7 @@ class _Place:
 class HttpClient:
     """Keeps connections to replicas and sends requests over them. One per event loop."""
 
-    def __init__(
-        self, clock: Clock, limits: HttpLimits | None = None, tls: ssl.SSLContext | None = None
-    ) -> None:
+    def __init__(self, clock: Clock, limits: HttpLimits | None = None, tls: ssl.SSLContext | None = None) -> None:
         """`tls` replaces the system's trust for https addresses (a private authority, say)."""
         self.limits = limits or HttpLimits()
         self._clock = clock
@@ -135,7 +133,7 @@ class HttpClient:
         return connection
 
     def release(self, address: str, connection: _Connection) -> None:
-        """Take a connection back: into the pool when its response is complete, else it is closed. For HttpRequest only."""
+        """Pool a connection whose response is complete, close any other. For HttpRequest only."""
         self._busy.discard(connection)
         if connection.complete and connection.keep_alive and not connection.closed:
             idle = self._idle.setdefault(address, [])
@@ -237,9 +235,7 @@ class HttpResponse:
         while chunk := await self.next_chunk():
             size += len(chunk)
             if size > bound:
-                raise UpstreamFailed(
-                    "The replica's answer is larger than allowed. Ask for less.", code="replica_broke"
-                )
+                raise UpstreamFailed("The replica's answer is larger than allowed. Ask for less.", code="replica_broke")
             parts.append(chunk)
         return b"".join(parts)
 
@@ -249,9 +245,7 @@ class HttpRequest:
 
     __slots__ = ("_address", "_client", "_connection", "_first_byte_s", "_idle_s", "_wire")
 
-    def __init__(
-        self, client: HttpClient, address: str, wire: bytes, first_byte_s: float, idle_s: float
-    ) -> None:
+    def __init__(self, client: HttpClient, address: str, wire: bytes, first_byte_s: float, idle_s: float) -> None:
         self._client = client
         self._address = address
         self._wire = wire
@@ -360,9 +354,7 @@ class _Connection(asyncio.Protocol):
     def check_wait(self, now: float) -> None:
         """Fail the connection when its reader has waited longer than it may (seconds of the client's clock)."""
         if self._waiter is not None and now - self.since > self.limit_s:
-            self._fail(
-                UpstreamFailed("The replica did not answer in time. Send it again.", code="replica_timeout")
-            )
+            self._fail(UpstreamFailed("The replica did not answer in time. Send it again.", code="replica_timeout"))
 
     def close(self) -> None:
         """Drop the connection at once, whatever is still to come."""
@@ -383,9 +375,7 @@ class _Connection(asyncio.Protocol):
         try:
             self._parser.feed_data(data)
         except httptools.HttpParserError:
-            self._fail(
-                UpstreamFailed("The replica's answer is no valid HTTP. Send it again.", code="replica_broke")
-            )
+            self._fail(UpstreamFailed("The replica's answer is no valid HTTP. Send it again.", code="replica_broke"))
             return
         if not self.head_complete:
             self._head_size += len(data)

@@ -8,7 +8,8 @@ from __future__ import annotations
 
 import os
 import sys
-from collections.abc import AsyncIterator
+from collections.abc import AsyncGenerator, AsyncIterator
+from contextlib import aclosing
 from pathlib import Path
 from typing import Any
 
@@ -30,20 +31,48 @@ from headgate.engines.openai_dialect import (
     select,
     wants_logprobs,
 )
-from headgate.engines.replica_call import ERROR_BYTES_MAX, call_json, embed, request_headers, stream_answer
-from headgate.engines.settings import LlamaCppModelSettings, LlamaCppSettings
+from headgate.engines.replica_call import (
+    ERROR_BYTES_MAX,
+    call_json,
+    embed,
+    request_headers,
+    stream_answer,
+    stream_embeddings,
+)
+from headgate.engines.settings import LlamaCppModelSettings, LlamaCppSettings, settings_refused
 from headgate.engines.sse import EventSplitter
 
 READY_S = 60.0  # seconds a replica may take over its first token before it counts as hanging
 _SAMPLING = frozenset(
-    "temperature top_p top_k min_p typical_p repeat_penalty seed stop max_tokens presence_penalty frequency_penalty "
-    "logit_bias logprobs".split()
+    [
+        "temperature",
+        "top_p",
+        "top_k",
+        "min_p",
+        "typical_p",
+        "repeat_penalty",
+        "seed",
+        "stop",
+        "max_tokens",
+        "presence_penalty",
+        "frequency_penalty",
+        "logit_bias",
+        "logprobs",
+    ]
 )
 _HONOURED: dict[Kind, frozenset[str]] = {
     "chat": _SAMPLING
     | frozenset(
-        "messages max_completion_tokens top_logprobs response_format tools tool_choice parallel_tool_calls "
-        "chat_template_kwargs".split()
+        [
+            "messages",
+            "max_completion_tokens",
+            "top_logprobs",
+            "response_format",
+            "tools",
+            "tool_choice",
+            "parallel_tool_calls",
+            "chat_template_kwargs",
+        ]
     ),
     "completion": _SAMPLING | {"prompt", "response_format"},
     "embedding": frozenset({"input", "encoding_format"}),
@@ -75,15 +104,10 @@ class LlamaCpp:
                 param="context",
             )
         if settings.pooling is not None and version.task != "embed":
-            raise ModelRefused(
-                "settings.pooling is for embedding models. Remove it.", param="settings.pooling"
-            )
+            raise ModelRefused("settings.pooling is for embedding models. Remove it.", param="settings.pooling")
         for adapter in options.adapters:
-            with_magic = Path(adapter).is_file() and Path(adapter).open("rb").read(4) == b"GGUF"
-            if not with_magic:
-                raise ModelRefused(
-                    f"adapters: {adapter} is no GGUF file. Give the path of one.", param="adapters"
-                )
+            if not _is_gguf(Path(adapter)):
+                raise ModelRefused(f"adapters: {adapter} is no GGUF file. Give the path of one.", param="adapters")
         binary = self._settings.binary
         if binary is not None and not os.access(binary, os.X_OK):
             raise ModelRefused(
@@ -92,7 +116,7 @@ class LlamaCpp:
             )
 
     def supports(self, version: Version) -> frozenset[Kind]:
-        """Embeddings for an embedding model, else chat and completions. Chat needs a template, which llama.cpp has for all."""
+        """Embeddings for an embedding model, else chat and completions."""
         return frozenset({"embedding"}) if version.task == "embed" else frozenset({"chat", "completion"})
 
     def honours(self, kind: Kind) -> frozenset[str]:
@@ -127,6 +151,10 @@ class LlamaCpp:
         argv = (sys.executable, "-P", "-m", "headgate.engines.llamacpp_process")
         return Command(argv=argv, stdin=orjson.dumps(order))
 
+    def upstream(self, launch: Launch) -> Upstream:
+        """The replica's socket and secret."""
+        return Upstream(address=f"unix:{launch.socket}", secret=launch.secret)
+
     async def check_ready(self, upstream: Upstream, version: Version) -> None:
         """Return once the replica has produced a token or a vector; raise UpstreamFailed while it cannot."""
         try:
@@ -135,25 +163,20 @@ class LlamaCpp:
                 produced = bool(delta.embeddings)
             else:
                 body = {"prompt": "ready", "max_tokens": 1, "temperature": 0, "cache_prompt": False}
-                answer = await call_json(
-                    self._client, upstream, PATHS["completion"], body, first_byte_s=READY_S
-                )
+                answer = await call_json(self._client, upstream, PATHS["completion"], body, first_byte_s=READY_S)
                 produced = bool(answer.get("choices")) and answer["usage"]["completion_tokens"] >= 1
         except BadRequest as error:
-            raise UpstreamFailed(
-                "The replica cannot answer its first request.", code="replica_failed"
-            ) from error
+            raise UpstreamFailed("The replica cannot answer its first request.", code="replica_failed") from error
         if not produced:
             raise UpstreamFailed("The replica produced no token.", code="replica_failed")
 
-    async def stream(self, upstream: Upstream, call: Call, seed_offset: int = 0) -> AsyncIterator[Delta]:
+    def stream(self, upstream: Upstream, call: Call, seed_offset: int = 0) -> AsyncIterator[Delta]:
         """One attempt; see Engine.stream. Token ids come with greedy, plain answers: those can be continued."""
         body = build_body(call, "", seed_offset)
         asked, top = wants_logprobs(call)
         body = select(body, _HONOURED[call.kind] | {"stream", "stream_options"})
         if call.kind == "embedding":
-            yield await embed(self._client, upstream, PATHS["embedding"], body)
-            return
+            return stream_embeddings(self._client, upstream, PATHS["embedding"], body)
         resumable = call.greedy and call.plain
         body["return_progress"] = True
         if asked:
@@ -164,24 +187,12 @@ class LlamaCpp:
             # Why: the cheapest way to learn the ids of the produced tokens in a chat stream.
             body["n_probs"], body["post_sampling_probs"] = 1, True
         reader = AnswerReader(call.kind, logprobs=asked, top=top, ids=resumable)
-        tokens = _TokenLog(self._client, upstream) if resumable else None
-        async for delta in stream_answer(self._client, upstream, PATHS[call.kind], body, reader):
-            if tokens is not None and (delta.text or delta.token_ids):
-                await tokens.complete(delta, reader.last_bytes)
-            if (
-                delta.text
-                or delta.finish
-                or delta.usage
-                or delta.progress
-                or delta.tool_calls
-                or delta.reasoning
-            ):
-                yield delta
+        return stream_answer(self._client, upstream, PATHS[call.kind], body, reader, self._bridge)
 
     async def resume(
         self, upstream: Upstream, call: Call, text: str, token_ids: tuple[int, ...]
     ) -> AsyncIterator[Delta]:
-        """Continue a greedy, plain answer; see Engine.resume. The prompt is rendered and tokenised again, by the replica.
+        """Continue a greedy, plain answer; see Engine.resume. The replica renders and tokenises the prompt again.
 
         The usage at the end has the prompt as it was asked and only the new tokens of the answer.
         """
@@ -207,12 +218,13 @@ class LlamaCpp:
             "n_probs": max(1, top) if asked else 0,
         }
         reader = AnswerReader(call.kind, logprobs=asked, top=top, offset=len(text))
-        async for delta in self._continue(upstream, body, reader, len(prompt)):
-            yield delta
+        async with aclosing(self._continue(upstream, body, reader, len(prompt))) as deltas:
+            async for delta in deltas:
+                yield delta
 
     async def _continue(
         self, upstream: Upstream, body: dict[str, Any], reader: AnswerReader, prompt_tokens: int
-    ) -> AsyncIterator[Delta]:
+    ) -> AsyncGenerator[Delta, None]:
         wire = orjson.dumps(body)
         finished = False
         async with self._client.request(
@@ -257,22 +269,31 @@ class LlamaCpp:
         asked = {"content": prompt, "add_special": True, "parse_special": True}
         return (await call_json(self._client, upstream, "/tokenize", asked))["tokens"]
 
-    async def _matching_ids(
-        self, upstream: Upstream, text: str, token_ids: tuple[int, ...]
-    ) -> tuple[int, ...]:
+    async def _matching_ids(self, upstream: Upstream, text: str, token_ids: tuple[int, ...]) -> tuple[int, ...]:
         """The ids whose text is exactly `text`: tokens whose text was still kept back are produced again."""
         for count in range(len(token_ids), max(-1, len(token_ids) - 33), -1):
             known = token_ids[:count]
-            content = (await call_json(self._client, upstream, "/detokenize", {"tokens": list(known)}))[
-                "content"
-            ]
+            content = (await call_json(self._client, upstream, "/detokenize", {"tokens": list(known)}))["content"]
             if content == text:
                 return known
             if not content.startswith(text):
                 break
-        raise UpstreamFailed(
-            "The token log does not give the text that was delivered, so it cannot be continued."
-        )
+        raise UpstreamFailed("The token log does not give the text that was delivered, so it cannot be continued.")
+
+    async def _bridge(self, upstream: Upstream, text: str, known: tuple[int, ...]) -> tuple[int, ...]:
+        """The ids of `text`, the last of which is known; none when the tokenizer would have split it otherwise."""
+        asked = {"content": text, "add_special": False, "with_pieces": True}
+        answer = await call_json(self._client, upstream, "/tokenize", asked)
+        left = text.encode()
+        tail: list[int] = []
+        for token in reversed(answer["tokens"]):  # from the end: a tokenizer may put a space before the first
+            piece = token["piece"]
+            piece = piece.encode() if isinstance(piece, str) else bytes(piece)
+            if not left or not left.endswith(piece):
+                break
+            left = left[: len(left) - len(piece)]
+            tail.insert(0, token["id"])
+        return tuple(tail) if not left and known and tail[-1] == known[-1] else ()
 
     def _batch(self, version: Version, options: ModelOptions) -> int:
         # Why: an embedding model reads a whole text in one step; llama.cpp refuses texts longer than its batch.
@@ -311,43 +332,12 @@ class LlamaCpp:
         return Command(argv=tuple(argv), environment={"LLAMA_API_KEY": launch.secret.reveal()})
 
 
-class _TokenLog:
-    """Makes the token ids of a stream whole: ids of tokens whose text was kept back are missing from its chunks."""
-
-    def __init__(self, client: HttpClient, upstream: Upstream) -> None:
-        self._client = client
-        self._upstream = upstream
-        self._open: list[int] = []
-        self._bytes = b""
-
-    async def complete(self, delta: Delta, own: bytes | None) -> None:
-        """Give `delta` the ids of exactly its text; none when they cannot be told."""
-        self._open += delta.token_ids
-        self._bytes += own or b""
-        if not delta.text:
-            delta.token_ids = ()  # kept back: they come with their text
-            return
-        text = delta.text.encode()
-        ids, known = self._open, self._bytes
-        self._open, self._bytes = [], b""
-        if known != text:
-            ids = await self._bridge(text, ids)
-        delta.token_ids = tuple(ids)
-
-    async def _bridge(self, text: bytes, ids: list[int]) -> list[int]:
-        """The ids of `text`, of which the last is known; none when the tokenizer would have split it otherwise."""
-        asked = {"content": text.decode(), "add_special": False, "with_pieces": True}
-        answer = await call_json(self._client, self._upstream, "/tokenize", asked)
-        tail: list[int] = []
-        left = text
-        for token in reversed(answer["tokens"]):  # from the end: a tokenizer may put a space before the first
-            piece = token["piece"]
-            piece = piece.encode() if isinstance(piece, str) else bytes(piece)
-            if not left or not left.endswith(piece):
-                break
-            left = left[: len(left) - len(piece)]
-            tail.insert(0, token["id"])
-        return tail if not left and ids and tail[-1] == ids[-1] else []
+def _is_gguf(path: Path) -> bool:
+    try:
+        with path.open("rb") as file:
+            return file.read(4) == b"GGUF"
+    except OSError:
+        return False
 
 
 def _model_settings(options: ModelOptions) -> LlamaCppModelSettings:
@@ -355,10 +345,3 @@ def _model_settings(options: ModelOptions) -> LlamaCppModelSettings:
         return LlamaCppModelSettings.model_validate(dict(options.settings))
     except ValidationError as error:
         raise settings_refused(error) from error
-
-
-def settings_refused(error: ValidationError) -> ModelRefused:
-    """What is wrong with a model's `settings:`, by field."""
-    first = error.errors()[0]
-    field = ".".join(["settings", *map(str, first["loc"])])
-    return ModelRefused(f"{field}: {first['msg']}.", param=field)

@@ -29,6 +29,7 @@ _FINISHES: Mapping[str, FinishReason] = {
 }
 # Why a list of phrases: an engine's own message may quote the prompt or the schema, so it is never passed on; these
 # name the field and nothing of what was in it.
+_OVERFLOWS = ("context size", "context length", "too large to process")
 _REFUSALS = (
     ("embedding", None, "This model makes no embeddings; ask a pipeline whose model is an embedding model."),
     ("does not support completions", None, "This model only makes embeddings; send it to /v1/embeddings."),
@@ -86,23 +87,85 @@ def build_body(call: Call, model: str, seed_offset: int = 0) -> dict[str, Any]:
 class AnswerReader:
     """Reads the chunks of one streamed answer into Deltas.
 
-    `logprobs` says whether the asker wants them (in `top` alternatives a token); without, they are read for the token
-    ids only. `finished` is set once a chunk told why the answer ends: a stream that ends before is broken.
+    `logprobs` says whether the asker wants them (in `top` alternatives a token); `ids` whether the token ids in them
+    are wanted. `finished` is set once a chunk told why the answer ends: a stream that ends before is broken.
+    `gaps` has the pieces whose ids are not whole, with the ids that are known: tokens whose text was kept back for a
+    while (half a character, the begin of a stop text) are missing from the chunks.
     """
 
-    __slots__ = ("_chat", "_ids", "_logprobs", "_offset", "_top", "finished", "last_bytes")
+    __slots__ = (
+        "_bytes",
+        "_chat",
+        "_head",
+        "_ids",
+        "_logprobs",
+        "_offset",
+        "_open",
+        "_tail",
+        "_top",
+        "finished",
+        "gaps",
+    )
 
-    def __init__(
-        self, kind: Kind, *, logprobs: bool = False, top: int = 0, ids: bool = False, offset: int = 0
-    ) -> None:
+    def __init__(self, kind: Kind, *, logprobs: bool = False, top: int = 0, ids: bool = False, offset: int = 0) -> None:
         """`offset` is how many characters of the answer came before (a continued one)."""
         self.finished = False
-        self.last_bytes: bytes | None = None
+        self.gaps: list[tuple[Delta, tuple[int, ...]]] = []
         self._chat = kind == "chat"
         self._logprobs = logprobs
         self._top = top
         self._ids = ids
         self._offset = offset
+        self._open: tuple[int, ...] = ()
+        self._bytes = b""
+        self._head = b""
+        self._tail = b""
+
+    def read_all(self, payloads: list[bytes]) -> list[Delta]:
+        """The pieces of chunks that arrived together; text that follows on text becomes one piece."""
+        deltas: list[Delta] = []
+        last: Delta | None = None
+        for payload in payloads:
+            head, tail = self._head, self._tail
+            if head and payload.startswith(head) and payload.endswith(tail):
+                inner = payload[len(head) : -len(tail)]
+                if b'"' not in inner and b"\\" not in inner and inner:
+                    text = inner.decode()
+                    if last is not None:
+                        last.text += text
+                    else:
+                        last = Delta(text=text)
+                        deltas.append(last)
+                    continue
+            delta = self.read(payload)
+            if delta is None:
+                continue
+            plain = bool(delta.text) and not (
+                delta.finish or delta.usage or delta.logprobs or delta.tool_calls or delta.reasoning
+            )
+            if plain and self._ids:
+                plain = bool(delta.token_ids)  # a gap is filled on its own
+            elif plain and not self._logprobs:
+                self._learn(payload, delta.text)
+            if plain and last is not None:
+                last.text += delta.text
+                last.token_ids += delta.token_ids
+            else:
+                deltas.append(delta)
+                last = delta if plain else None
+        return deltas
+
+    def _learn(self, payload: bytes, text: str) -> None:
+        """Remember what stands around the text of a chunk.
+
+        Why: the chunks of one answer differ in their text only, and a string without quote or backslash needs no JSON
+        parser; this reads a token in an eighth of the time.
+        """
+        mark = b'"content":"' if self._chat else b'"text":"'
+        start = payload.find(mark) + len(mark)
+        raw = text.encode()
+        if start >= len(mark) and payload.startswith(raw + b'"', start) and payload.count(mark) == 1:
+            self._head, self._tail = payload[:start], payload[start + len(raw) :]
 
     def read(self, payload: bytes) -> Delta | None:
         """The piece that one chunk holds; None when it holds nothing to tell.
@@ -131,6 +194,8 @@ class AnswerReader:
             delta = Delta(text=text, reasoning=reasoning, tool_calls=tool_calls)
             if logprobs:
                 self.read_logprobs(delta, logprobs)
+                if not (text or finish or usage or reasoning or tool_calls or delta.logprobs):
+                    return None
             if finish:
                 self.finished = True
                 delta.finish = _FINISHES.get(finish, "stop")
@@ -138,9 +203,7 @@ class AnswerReader:
                 delta.usage = _read_usage(usage)
             return delta
         except (ValueError, KeyError, TypeError, AttributeError, IndexError) as error:
-            raise UpstreamFailed(
-                "The replica sent a chunk that makes no sense.", code="replica_broke"
-            ) from error
+            raise UpstreamFailed("The replica sent a chunk that makes no sense.", code="replica_broke") from error
 
     def _read_rest(self, chunk: dict[str, Any]) -> Delta | None:
         if "error" in chunk:
@@ -156,20 +219,27 @@ class AnswerReader:
                 delta.logprobs = logprobs  # already in the completions' shape
             return
         if self._ids:
-            delta.token_ids = tuple([entry["id"] for entry in content if "id" in entry])
-            self.last_bytes = b"".join([_own_bytes(entry) for entry in content])
+            self._read_ids(delta, content)
         if self._logprobs:
             delta.logprobs = self._chat_shape(content) if self._chat else self._completion_shape(content)
+
+    def _read_ids(self, delta: Delta, content: list[dict[str, Any]]) -> None:
+        self._open += tuple([entry["id"] for entry in content if "id" in entry])
+        if not delta.text:
+            self._bytes += b"".join([_own_bytes(entry) for entry in content])
+            return  # kept back: the ids come with their text
+        known = self._bytes + b"".join([_own_bytes(entry) for entry in content])
+        if known == delta.text.encode():
+            delta.token_ids = self._open
+        else:
+            self.gaps.append((delta, self._open))
+        self._open, self._bytes = (), b""
 
     def _chat_shape(self, content: list[dict[str, Any]]) -> dict[str, Any]:
         return {
             "content": [
                 _token_shape(entry)
-                | {
-                    "top_logprobs": [
-                        _token_shape(other) for other in entry.get("top_logprobs", ())[: self._top]
-                    ]
-                }
+                | {"top_logprobs": [_token_shape(other) for other in entry.get("top_logprobs", ())[: self._top]]}
                 for entry in content
             ],
             "refusal": None,
@@ -197,17 +267,13 @@ def read_embeddings(payload: bytes) -> Delta:
     try:
         answer = orjson.loads(payload)
         rows = sorted(answer["data"], key=lambda row: row["index"])
-        return Delta(
-            embeddings=[row["embedding"] for row in rows], usage=_read_usage(answer.get("usage") or {})
-        )
+        return Delta(embeddings=[row["embedding"] for row in rows], usage=_read_usage(answer.get("usage") or {}))
     except (ValueError, KeyError, TypeError, AttributeError) as error:
-        raise UpstreamFailed(
-            "The replica sent embeddings that make no sense.", code="replica_broke"
-        ) from error
+        raise UpstreamFailed("The replica sent embeddings that make no sense.", code="replica_broke") from error
 
 
 def read_error(status: int, body: bytes | dict[str, Any]) -> HeadgateError:
-    """The error that a replica's refusal amounts to; none of its own words are kept, since they may quote the prompt."""
+    """The error that a replica's refusal amounts to, without its own words: they may quote the prompt."""
     kind, text, error = "", "", {}
     try:
         answer = orjson.loads(body) if isinstance(body, bytes) else body
@@ -220,7 +286,9 @@ def read_error(status: int, body: bytes | dict[str, Any]) -> HeadgateError:
     except (ValueError, AttributeError):
         pass
     code = str(error.get("code") or "")
-    if "exceed_context" in kind or code == "context_length_exceeded" or "context size" in text:
+    if "does not support logits" in text:
+        return BadRequest("This model only makes embeddings; send it to /v1/embeddings.", param="model")
+    if "exceed_context" in kind or code == "context_length_exceeded" or any(words in text for words in _OVERFLOWS):
         return _overflow(error)
     if status in (400, 404, 413, 422) or kind in ("invalid_request_error", "not_supported_error"):
         for phrase, param, message in _REFUSALS:
@@ -231,9 +299,7 @@ def read_error(status: int, body: bytes | dict[str, Any]) -> HeadgateError:
         )
     if status in (401, 403):
         return UpstreamFailed("The replica did not take the secret it was sent.", code="replica_refused")
-    return UpstreamFailed(
-        f"The replica answered with status {status}. Send the request again.", code="replica_failed"
-    )
+    return UpstreamFailed(f"The replica answered with status {status}. Send the request again.", code="replica_failed")
 
 
 def wants_logprobs(call: Call) -> tuple[bool, int]:

@@ -2,19 +2,21 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator
+from collections.abc import AsyncGenerator, Awaitable, Callable
 from typing import Any
 
 import orjson
 
 from headgate.core.chat import Delta
-from headgate.core.errors import UpstreamFailed
+from headgate.core.errors import HeadgateError, UpstreamFailed
 from headgate.engines.engine import Upstream
 from headgate.engines.http import HttpClient
 from headgate.engines.openai_dialect import AnswerReader, read_embeddings, read_error
 from headgate.engines.sse import EventSplitter
 
 ERROR_BYTES_MAX = 1024 * 1024
+
+Bridge = Callable[[Upstream, str, tuple[int, ...]], Awaitable[tuple[int, ...]]]
 
 
 def request_headers(upstream: Upstream) -> tuple[tuple[str, str], ...]:
@@ -25,10 +27,19 @@ def request_headers(upstream: Upstream) -> tuple[tuple[str, str], ...]:
     return (("Content-Type", "application/json"), ("Authorization", f"Bearer {secret}"))
 
 
+# Why engines return this iterator and do not wrap it in one of their own: an iterator that is closed does not close
+# the one within it, and then the slot would stay busy until the garbage collector comes by.
 async def stream_answer(
-    client: HttpClient, upstream: Upstream, path: str, body: dict[str, Any], reader: AnswerReader
-) -> AsyncIterator[Delta]:
+    client: HttpClient,
+    upstream: Upstream,
+    path: str,
+    body: dict[str, Any],
+    reader: AnswerReader,
+    bridge: Bridge | None = None,
+) -> AsyncGenerator[Delta, None]:
     """The pieces of a streamed answer. Closing the iterator closes the connection.
+
+    `bridge(upstream, text, known)` gives the token ids of a piece of which only the last, `known`, were told.
 
     Raises BadRequest or ContextOverflow when the replica refuses the call, UpstreamFailed when it breaks.
     """
@@ -39,10 +50,10 @@ async def stream_answer(
         splitter = EventSplitter()
         # Why to the end of the body and not to [DONE]: only a connection whose response is complete can be used again.
         while chunk := await response.next_chunk():
-            for payload in splitter.feed(chunk):
-                delta = reader.read(payload)
-                if delta is not None:
-                    yield delta
+            for delta in reader.read_all(splitter.feed(chunk)):
+                if reader.gaps and bridge is not None and reader.gaps[0][0] is delta:
+                    delta.token_ids = await bridge(upstream, delta.text, reader.gaps.pop(0)[1])
+                yield delta
         if not reader.finished:
             raise UpstreamFailed("The replica's answer ended before it was complete.", code="replica_broke")
 
@@ -60,6 +71,19 @@ async def call_json(
     if not isinstance(answer, dict):
         raise UpstreamFailed("The replica sent an answer that makes no sense.", code="replica_broke")
     return answer
+
+
+async def stream_embeddings(
+    client: HttpClient, upstream: Upstream, path: str, body: dict[str, Any]
+) -> AsyncGenerator[Delta, None]:
+    """All embeddings of one call as the one piece of a stream. Raises as `stream_answer`."""
+    yield await embed(client, upstream, path, body)
+
+
+async def refuse(error: HeadgateError) -> AsyncGenerator[Delta, None]:
+    """A stream that only raises."""
+    raise error
+    yield Delta()
 
 
 async def embed(client: HttpClient, upstream: Upstream, path: str, body: dict[str, Any]) -> Delta:

@@ -102,7 +102,7 @@ class ReplicaServer:
 
 
 def guard_process() -> None:
-    """Keep this process's memory (secret, prompts) from core dumps and from other processes; new files are ours only."""
+    """Keep this process's memory (secret, prompts) from core dumps and other processes; new files are ours only."""
     if sys.platform == "linux":
         ctypes.CDLL(None).prctl(_PR_SET_DUMPABLE, 0, 0, 0, 0)
     os.umask(0o077)
@@ -192,9 +192,7 @@ class _Connection(asyncio.Protocol):
         reply = self._reply = Reply(self)
         self._server.work.running += 1
         if not self._allowed and self._path != "/health":
-            reply.json(
-                401, b'{"error":{"message":"Invalid API Key","type":"authentication_error","code":401}}'
-            )
+            reply.json(401, b'{"error":{"message":"Invalid API Key","type":"authentication_error","code":401}}')
             return
         body = self._body[0] if len(self._body) == 1 else b"".join(self._body)
         try:

@@ -17,6 +17,14 @@ from headgate.core.chat import FinishReason
 DONE = b"data: [DONE]\n\n"
 
 
+class Refused(Exception):
+    """A request that is not valid; holds the error body."""
+
+    def __init__(self, body: bytes) -> None:
+        super().__init__()
+        self.body = body
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Token:
     """One token of an answer: its id, text, log probability and the likeliest alternatives (itself among them)."""
@@ -29,7 +37,7 @@ class Token:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Answer:
-    """A whole answer: its tokens, why it ends, the tool calls instead of text, and the length of its prompt in tokens."""
+    """A whole answer: its tokens, why it ends, tool calls instead of text, the length of its prompt in tokens."""
 
     tokens: list[Token] = field(repr=False)
     finish: FinishReason
@@ -170,6 +178,34 @@ class EventRenderer:
         return b"".join(parts)
 
 
+def cut_at_stop(tokens: list[Token], stops: list[str]) -> tuple[list[Token], bool]:
+    """The tokens up to the first of `stops`, and whether one was met."""
+    text = "".join([token.text for token in tokens])
+    ends = [at for at in (text.find(stop) for stop in stops if stop) if at >= 0]
+    if not ends:
+        return tokens, False
+    left, kept = min(ends), list[Token]()
+    for token in tokens:
+        if left <= 0:
+            break
+        kept.append(token if len(token.text) <= left else _part(token, 0, left))
+        left -= len(token.text)
+    return kept, True
+
+
+def skip_text(tokens: list[Token], text: str) -> list[Token]:
+    """The tokens after `text`, which must be how the answer begins."""
+    whole = "".join([token.text for token in tokens])
+    if not whole.startswith(text):
+        raise Refused(render_error("invalid_request_error", "this answer does not begin so"))
+    left = len(text)
+    for index, token in enumerate(tokens):
+        if left < len(token.text):
+            return [_part(token, left, None), *tokens[index + 1 :]] if left else tokens[index:]
+        left -= len(token.text)
+    return []
+
+
 def render_embeddings(rows: list[list[float]], prompt_tokens: int, model: str) -> bytes:
     """Embeddings as one JSON body."""
     data = [{"object": "embedding", "index": index, "embedding": row} for index, row in enumerate(rows)]
@@ -184,8 +220,7 @@ def render_error(kind: str, message: str, code: int = 400, **more: Any) -> bytes
 
 def _entry(token: Token, top: int) -> dict[str, Any]:
     others = [
-        {"id": id, "token": text, "bytes": list(text.encode()), "logprob": value}
-        for id, text, value in token.others
+        {"id": id, "token": text, "bytes": list(text.encode()), "logprob": value} for id, text, value in token.others
     ]
     return {
         "id": token.id,
@@ -194,3 +229,7 @@ def _entry(token: Token, top: int) -> dict[str, Any]:
         "logprob": token.logprob,
         "top_logprobs": others[:top],
     }
+
+
+def _part(token: Token, start: int, end: int | None) -> Token:
+    return Token(id=token.id, text=token.text[start:end], logprob=token.logprob, others=token.others)

@@ -4,7 +4,9 @@ from __future__ import annotations
 
 from typing import Literal
 
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import BaseModel, ConfigDict, Field, ValidationError
+
+from headgate.core.errors import ModelRefused
 
 
 class _Settings(BaseModel):
@@ -16,7 +18,7 @@ class LlamaCppSettings(_Settings):
 
     binary: str | None = Field(
         default=None,
-        description="Path of your own llama-server (built for CUDA, Vulkan or this very CPU) instead of the packaged one.",
+        description="Path of your own llama-server (CUDA, Vulkan, native CPU) instead of the packaged one.",
     )
     flags: tuple[str, ...] = Field(
         default=(),
@@ -54,31 +56,17 @@ class FakeModelSettings(_Settings):
     """`settings:` of a model that the fake engine runs: its speed and its failures."""
 
     seed: int = 0
-    tokens_per_s: float = Field(
-        default=0.0, ge=0, description="Output tokens per second; 0 is as fast as it can."
-    )
-    prompt_tokens_per_s: float = Field(
-        default=0.0, ge=0, description="Prompt tokens per second; 0 is at once."
-    )
+    tokens_per_s: float = Field(default=0.0, ge=0, description="Output tokens per second; 0 is as fast as it can.")
+    prompt_tokens_per_s: float = Field(default=0.0, ge=0, description="Prompt tokens per second; 0 is at once.")
     load_s: float = Field(default=0.0, ge=0, description="Seconds before it is ready.")
     memory_bytes: int = Field(default=48 * 1024 * 1024, ge=0, description="What it says it needs.")
-    answer_tokens: int = Field(
-        default=16, ge=1, description="Length of an answer whose request sets no limit."
-    )
-    crash_after: int | None = Field(
-        default=None, ge=0, description="Exit after so many output tokens in all."
-    )
-    hang_after: int | None = Field(
-        default=None, ge=0, description="Stop sending after so many output tokens in all."
-    )
+    answer_tokens: int = Field(default=16, ge=1, description="Length of an answer whose request sets no limit.")
+    crash_after: int | None = Field(default=None, ge=0, description="Exit after so many output tokens in all.")
+    hang_after: int | None = Field(default=None, ge=0, description="Stop sending after so many output tokens in all.")
     refuse_load: bool = Field(default=False, description="Exit while loading, as a broken model does.")
-    error_status: int | None = Field(
-        default=None, ge=400, le=599, description="Answer every request with this."
-    )
+    error_status: int | None = Field(default=None, ge=400, le=599, description="Answer every request with this.")
     fail_open: bool = Field(default=False, description="Ignore the schema asked for, as llama.cpp may.")
-    magic: bool = Field(
-        default=False, description="Obey prompts that hold [[crash]], [[hang]], [[error]] or [[slow]]."
-    )
+    magic: bool = Field(default=False, description="Obey prompts that hold [[crash]], [[hang]], [[error]] or [[slow]].")
     dimensions: int = Field(default=32, ge=1, description="Length of an embedding.")
 
 
@@ -89,6 +77,10 @@ class RemoteModelSettings(_Settings):
     key_from: str | None = Field(
         default=None, description="Environment variable that holds the endpoint's API key; null sends none."
     )
-    kinds: tuple[Literal["chat", "completion", "embedding"], ...] = Field(
-        default=("chat", "completion"), description="What the endpoint answers."
-    )
+
+
+def settings_refused(error: ValidationError) -> ModelRefused:
+    """What is wrong with a model's `settings:`, by field."""
+    first = error.errors()[0]
+    field = ".".join(["settings", *map(str, first["loc"])])
+    return ModelRefused(f"{field}: {first['msg']}.", param=field)
