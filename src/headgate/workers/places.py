@@ -92,7 +92,9 @@ class Places:
                 self._log(f"{run.spec.name} (pid {run.pid}) not ready in {self._spec.ready_s:g} s: killed")
                 run.ready_by = None
                 run.kill()
-        return self._step_replacement(now, sockets, environ) or changed
+        while self._step_replacement(now, sockets, environ):  # no event follows a step that only made room
+            changed = True
+        return changed
 
     def bury(self, run: Run, ended: Exit, now: float, *, restart: bool) -> bool:
         """Take note that `run` ended, and plan its next start if `restart`. True when it may be a first start
