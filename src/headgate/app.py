@@ -294,7 +294,7 @@ async def _gateway(settings: Settings) -> None:
     ledger.start()
     desk = Desk(
         serving=Serving(dispatcher=dispatcher, engines=engines, ledger=ledger, clock=house.clock),
-        access=Access(_key_finder(house), house.pepper(), house.clock),
+        access=Access(_key_finder(house), house.pepper(), house.clock, house.chance),
         metrics=Metrics(dispatcher, os.environ.get("PROMETHEUS_MULTIPROC_DIR")),
         settings=settings.gateway,
         ids=house.ids,

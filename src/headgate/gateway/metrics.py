@@ -27,46 +27,51 @@ class Metrics:
             ["pipeline", "kind", "status"],
             registry=self.registry,
         )
-        self._tokens = Counter(
+        self.tokens = Counter(
             "headgate_tokens",
             "Tokens of settled requests.",
             ["pipeline", "direction"],
             registry=self.registry,
         )
-        self._seconds = Histogram(
+        self.seconds = Histogram(
             "headgate_request_seconds",
             "Seconds from accepted to settled.",
             ["pipeline"],
             buckets=_SECONDS,
             registry=self.registry,
         )
-        self._first = Histogram(
+        self.first = Histogram(
             "headgate_first_token_seconds",
             "Seconds from accepted to the first token.",
             ["pipeline"],
             buckets=_SECONDS,
             registry=self.registry,
         )
-        self._queue = Histogram(
+        self.queue = Histogram(
             "headgate_queue_seconds",
             "Seconds that requests waited for a replica.",
             ["pipeline"],
             buckets=_SECONDS,
             registry=self.registry,
         )
-        self._continued = Counter(
+        self.continued = Counter(
             "headgate_continued",
             "Answers continued on another replica after theirs broke.",
             ["pipeline"],
             registry=self.registry,
         )
+        self._outcomes: dict[tuple[str, str, int], Counter] = {}
+        self._pipelines: dict[str, _OfPipeline] = {}
         self._gauges = _Gauges(dispatcher)
         if folder is None:
             self.registry.register(self._gauges)
 
     def count(self, pipeline: str, kind: str, status: int) -> None:
         """One request ended with that HTTP status."""
-        self._requests.labels(pipeline, kind, str(status)).inc()
+        counter = self._outcomes.get((pipeline, kind, status))
+        if counter is None:
+            counter = self._outcomes[pipeline, kind, status] = self._requests.labels(pipeline, kind, str(status))
+        counter.inc()
 
     def observe(
         self,
@@ -80,14 +85,17 @@ class Metrics:
         continued: bool,
     ) -> None:
         """One request was carried."""
-        self._seconds.labels(pipeline).observe(total_s)
-        self._queue.labels(pipeline).observe(queue_s)
+        of = self._pipelines.get(pipeline)
+        if of is None:
+            of = self._pipelines[pipeline] = _OfPipeline(self, pipeline)
+        of.seconds.observe(total_s)
+        of.queue.observe(queue_s)
         if first_s is not None:
-            self._first.labels(pipeline).observe(first_s)
-        self._tokens.labels(pipeline, "prompt").inc(prompt_tokens)
-        self._tokens.labels(pipeline, "output").inc(output_tokens)
+            of.first.observe(first_s)
+        of.prompt_tokens.inc(prompt_tokens)
+        of.output_tokens.inc(output_tokens)
         if continued:
-            self._continued.labels(pipeline).inc()
+            of.continued.inc()
 
     def render(self) -> bytes:
         """Everything, in Prometheus' text format."""
@@ -97,6 +105,18 @@ class Metrics:
         multiprocess.MultiProcessCollector(together, path=self._folder)
         together.register(self._gauges)
         return generate_latest(together)
+
+
+class _OfPipeline:
+    """One pipeline's own counters: finding them by label costs more than counting."""
+
+    def __init__(self, metrics: Metrics, pipeline: str) -> None:
+        self.seconds = metrics.seconds.labels(pipeline)
+        self.first = metrics.first.labels(pipeline)
+        self.queue = metrics.queue.labels(pipeline)
+        self.continued = metrics.continued.labels(pipeline)
+        self.prompt_tokens = metrics.tokens.labels(pipeline, "prompt")
+        self.output_tokens = metrics.tokens.labels(pipeline, "output")
 
 
 class _Gauges(Collector):

@@ -29,6 +29,8 @@ from headgate.serving.token_log import TokenLog
 MAX_ATTEMPTS = 4
 _REPLAY_SEED_STEP = 7919  # seed offset of the second try at a schema, far from those of further choices
 
+_ABANDONED = ClientGone()  # what an attempt is whose rest nobody takes
+
 
 class Serving:
     """Everything a passage needs; one per gateway process."""
@@ -199,7 +201,7 @@ class Passage:
         upstream = Upstream(address=route.address, secret=route.secret)
         started = clock.monotonic()
         usage = Usage()
-        outcome: BaseException | None = ClientGone()  # what it is when nobody takes the rest
+        outcome: BaseException | None = _ABANDONED
         call_id = self._serving.ledger.open_call(
             self.id, kind=call.kind, principal=self._principal, replica=route, attempt=self.attempts
         )
