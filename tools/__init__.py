@@ -1,0 +1,1 @@
+"""What maintainers run on this repository; nothing here ships in the wheel."""
