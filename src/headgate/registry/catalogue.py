@@ -18,7 +18,7 @@ from headgate.core.clock import Clock, SystemClock
 from headgate.core.errors import HeadgateError, ModelNotFound, ModelRefused
 from headgate.core.ids import Ids
 from headgate.core.model import Version
-from headgate.registry.blobs import BlobStore, Damage, Progress, Staging, no_progress
+from headgate.registry.blobs import BlobStore, Damage
 from headgate.registry.download import Downloader
 from headgate.registry.fetch import Fetcher
 from headgate.registry.intake import (
@@ -35,6 +35,7 @@ from headgate.registry.intake import (
 from headgate.registry.known import is_same
 from headgate.registry.settings import RegistrySettings
 from headgate.registry.sources import EndpointSource, FakeSource, HubSource, Source, WebSource, check_url, parse_source
+from headgate.registry.staging import Progress, Staging, no_progress
 from headgate.store.database import Database
 from headgate.store.schema import model_versions, models, versions
 

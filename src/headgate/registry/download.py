@@ -21,8 +21,8 @@ from urllib.parse import urljoin, urlsplit
 
 from headgate.core.clock import Clock
 from headgate.core.errors import ModelRefused
-from headgate.registry.blobs import Progress, check_room, no_progress
 from headgate.registry.sources import allows, check_url, is_loopback, shown
+from headgate.registry.staging import Progress, check_room, no_progress
 
 CHUNK_BYTES = 1024 * 1024
 ATTEMPTS = 5

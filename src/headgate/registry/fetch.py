@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import Any, cast
 
 from headgate.core.errors import ModelRefused
-from headgate.registry.blobs import BlobStore, Progress, StagedFile, Staging, no_progress
+from headgate.registry.blobs import BlobStore
 from headgate.registry.download import Downloader, Reach, Remote, check_sha256, source_key
 from headgate.registry.folder import list_folder
 from headgate.registry.gguf import read_gguf
@@ -22,6 +22,7 @@ from headgate.registry.hub import look_up
 from headgate.registry.settings import RegistrySettings
 from headgate.registry.sniff import refusal, sniff
 from headgate.registry.sources import BundledSource, HubSource, LocalSource, WebSource
+from headgate.registry.staging import Progress, StagedFile, Staging, no_progress
 
 SPLIT_NAME = re.compile(r"(?P<stem>.+)-(?P<part>\d{5})-of-(?P<count>\d{5})\.gguf")
 

@@ -11,7 +11,6 @@ from typing import Any, cast
 
 from headgate.core.errors import ModelRefused
 from headgate.core.model import HeaderFacts, Version
-from headgate.registry.blobs import Staging, canonical_json, digest_of, manifest_of
 from headgate.registry.fetch import Fetched
 from headgate.registry.folder import describe_folder
 from headgate.registry.gguf import GgufHeader, read_gguf
@@ -20,6 +19,7 @@ from headgate.registry.safetensors import read_safetensors
 from headgate.registry.settings import RegistrySettings
 from headgate.registry.sniff import refusal, sniff
 from headgate.registry.sources import EndpointSource, FakeSource, allows, check_url, is_loopback
+from headgate.registry.staging import Staging, canonical_json, digest_of, manifest_of
 from headgate.registry.templates import check_template
 
 Smoke = Callable[[Version], None]

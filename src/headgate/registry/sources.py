@@ -7,6 +7,7 @@ fake:[key=value&...]  endpoint:https://host/v1
 from __future__ import annotations
 
 import ipaddress
+import os
 import re
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -98,8 +99,8 @@ def parse_source(text: str) -> Source:
         case "endpoint":
             return _endpoint(rest)
         case "":
-            return LocalSource(path=Path(text).expanduser())
-        case _ if Path(text).exists():
+            return LocalSource(path=_path(text))
+        case _ if os.path.lexists(text):  # a file whose name has a colon in it
             return LocalSource(path=Path(text))
         case _:
             raise _refuse(f"Sources of the kind {kind[:40]!r} are not known.")
@@ -122,6 +123,13 @@ def shown(url: str) -> str:
     """`url` without user, query and fragment, which may hold secrets."""
     parts = urlsplit(url)
     return f"{parts.scheme}://{parts.netloc.rpartition('@')[2]}{parts.path}"
+
+
+def _path(text: str) -> Path:
+    try:
+        return Path(text).expanduser()
+    except RuntimeError:
+        raise _refuse(f"{text.split('/')[0][:60]} is the home of no user here.") from None
 
 
 def _hub(rest: str) -> HubSource:
