@@ -165,7 +165,7 @@ class Database:
         options: dict[str, Any] = {
             "hide_parameters": True,
             "json_serializer": _dump_json,
-            "json_deserializer": orjson.loads,
+            "json_deserializer": _load_json,
             "pool_size": 2,
             "max_overflow": 14,
         }
@@ -244,6 +244,11 @@ def _dump_json(value: object) -> str:
     return orjson.dumps(value).decode()
 
 
+def _load_json(value: Any) -> Any:
+    # Why: SQLite stores the text of a bare JSON number as a number, and gives that back.
+    return value if isinstance(value, int | float) else orjson.loads(value)
+
+
 def _set_pragmas(connection: Any, _record: object) -> None:
     cursor = connection.cursor()
     cursor.execute("PRAGMA journal_mode=WAL")
@@ -272,6 +277,9 @@ _FAULTS: tuple[tuple[str, type[StoreUnavailable] | type[StoreRefused], str], ...
     ("not a database", StoreRefused, "it is not an SQLite database; move the file away or restore a copy"),
     ("malformed", StoreRefused, "it is damaged; restore a copy, or try sqlite3's command .recover"),
     ("no such table", StoreRefused, "it has no Headgate tables; `headgate up` makes them"),
+    ("no such column", StoreRefused, "its tables are not those of this Headgate; restore a copy"),
+    ("syntax error", StoreRefused, "it does not understand a statement; please report this"),
+    ("incomplete input", StoreRefused, "it does not understand a statement; please report this"),
     ("does not exist", StoreRefused, "a database, role or table is missing; make it, then `headgate up`"),
     ("authentication failed", StoreRefused, "the server refused the user or password; correct store.url"),
     ("no password supplied", StoreRefused, "the server asks for a password; put it into store.url"),
