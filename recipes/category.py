@@ -14,7 +14,7 @@ from sklearn.feature_extraction.text import TfidfVectorizer
 from sklearn.linear_model import LogisticRegression
 from sklearn.pipeline import FeatureUnion, make_pipeline
 
-from recipes.tickets import draw_tickets
+from recipes.tickets import Draw, draw_tickets
 
 SEED = 20261123
 TRAINING_TICKETS = 8000
@@ -25,7 +25,7 @@ FEATURES_KEPT = 9000
 def train_category(out: Path) -> None:
     """Trains on generated tickets and writes `out/ticket-category/`."""
     started = time.monotonic()
-    tickets = list(draw_tickets(SEED, TRAINING_TICKETS))
+    tickets = list(draw_tickets(SEED, TRAINING_TICKETS, Draw(scramble=True)))
     texts, labels = [t.text for t in tickets], [t.category for t in tickets]
     analyzers = choose_features(texts, labels)
     union, regression = fit_classifier(texts, labels, analyzers)
@@ -35,12 +35,17 @@ def train_category(out: Path) -> None:
     (out / "ticket-category.json").write_text(json.dumps(facts, indent=1) + "\n")
 
 
-def fit_classifier(texts: list[str], labels: list[str], vocabularies: list[list[str]] | None = None) -> tuple[FeatureUnion, LogisticRegression]:
+def fit_classifier(
+    texts: list[str], labels: list[str], vocabularies: list[list[str]] | None = None
+) -> tuple[FeatureUnion, LogisticRegression]:
     """Vectorizers (one for each of `ANALYZERS`, limited to `vocabularies` when given) and the regression on them."""
-    union = FeatureUnion([
-        (kind, TfidfVectorizer(analyzer=kind, ngram_range=sizes, sublinear_tf=True, vocabulary=vocabularies[i] if vocabularies else None))
-        for i, (kind, sizes) in enumerate(ANALYZERS)
-    ])  # fmt: skip
+    parts = []
+    for i, (kind, sizes) in enumerate(ANALYZERS):
+        vocabulary = vocabularies[i] if vocabularies else None
+        parts.append(
+            (kind, TfidfVectorizer(analyzer=kind, ngram_range=sizes, sublinear_tf=True, vocabulary=vocabulary))
+        )
+    union = FeatureUnion(parts)
     regression = LogisticRegression(C=10.0, max_iter=400)
     make_pipeline(union, regression).fit(texts, labels)
     return union, regression

@@ -8,11 +8,15 @@ import numpy as np
 from recipes.model import Llama
 from recipes.tokenizer import ANSWER, BEGIN, END, Vocabulary
 
-# The ticket is the last user message; what else stands in the conversation is not part of the job.
+# The ticket is the last user message; other messages are not part of the job.
+# Why: the system text is read into `ns.system` and then left, because llama.cpp prepends it to the user's text when a
+# template never touches it.
 CHAT_TEMPLATE = (
-    "{%- set ns = namespace(ticket='') -%}"
-    "{%- for message in messages -%}{%- if message['role'] == 'user' -%}{%- set ns.ticket = message['content'] -%}{%- endif -%}"
-    "{%- endfor -%}{{- bos_token + ns.ticket -}}{%- if add_generation_prompt -%}{{- '" + ANSWER + "' -}}{%- endif -%}"
+    "{%- set ns = namespace(ticket='', system='') -%}"
+    "{%- for message in messages -%}"
+    "{%- if message['role'] == 'system' -%}{%- set ns.system = message['content'] | trim -%}{%- endif -%}"
+    "{%- if message['role'] == 'user' -%}{%- set ns.ticket = message['content'] -%}{%- endif -%}"
+    "{%- endfor -%}{{- ns.ticket -}}{%- if add_generation_prompt -%}{{- '" + ANSWER + "' -}}{%- endif -%}"
 )
 
 

@@ -8,7 +8,7 @@ import torch
 from tokenizers import Tokenizer
 from torch import Tensor
 
-from recipes.tickets import PROBLEM_TEXTS, REQUESTS, Ticket, draw_tickets
+from recipes.tickets import PROBLEM_TEXTS, REQUESTS, Draw, Ticket, draw_tickets
 from recipes.tokenizer import ANSWER, BEGIN, END, Vocabulary, learn_vocabulary
 
 BATCHES_PER_GROUP = 8
@@ -53,20 +53,23 @@ def learn_job_vocabulary(job: Job, seed: int) -> Vocabulary:
     return learn_vocabulary([ticket.text for ticket in draw_tickets(seed, 4000)], job.fixed)
 
 
-def draw_batches(job: Job, tokenizer: Tokenizer, *, seed: int, first: int, simple_until: int, size: int) -> Iterator[tuple[Tensor, Tensor]]:
-    """Endless (tokens_BT, targets_BT) from batch number `first` on; the same number always gives the same batch.
+def draw_batches(
+    job: Job, tokenizer: Tokenizer, *, seed: int, first: int, plain_until: int, size: int
+) -> Iterator[tuple[Tensor, Tensor, Tensor]]:
+    """Endless (tokens_BT, targets_BT, is_answer_BT) from batch `first` on; one number always gives the same batch.
 
-    Targets are the next tokens of the answer, `IGNORED` elsewhere. Batches come in groups whose tickets are sorted by
-    length, so that little is padded; below batch `simple_until` tickets are simple.
+    Batches come in groups whose tickets are sorted by length, so that little is padded; groups that begin below batch
+    `plain_until` hold plain tickets.
     """
     group = first // BATCHES_PER_GROUP
     while True:
         start = group * BATCHES_PER_GROUP
-        tickets = draw_tickets(seed * 1_000_003 + group, size * BATCHES_PER_GROUP, simple=start < simple_until)
-        rows = sorted(encode_rows(job, tokenizer, list(tickets)), key=lambda row: len(row[0]))
+        draw = Draw(plain=start < plain_until, scramble=True)
+        tickets = list(draw_tickets(seed * 1_000_003 + group, size * BATCHES_PER_GROUP, draw))
+        rows = sorted(encode_rows(job, tokenizer, tickets), key=lambda row: len(row[0]))
         batches = [rows[i : i + size] for i in range(0, len(rows), size)]
         Random(group).shuffle(batches)
-        for batch in batches[first - start if first > start else 0 :]:
+        for batch in batches[max(first - start, 0) :]:
             yield pad_rows(batch, tokenizer.token_to_id(END))
         group += 1
 
@@ -78,12 +81,14 @@ def encode_rows(job: Job, tokenizer: Tokenizer, tickets: list[Ticket]) -> list[t
     return [(prompt.ids + answer.ids, len(prompt.ids)) for prompt, answer in zip(prompts, answers, strict=True)]
 
 
-def pad_rows(rows: list[tuple[list[int], int]], padding: int) -> tuple[Tensor, Tensor]:
-    """Rows of different lengths as tokens_BT and targets_BT, padded on the right."""
+def pad_rows(rows: list[tuple[list[int], int]], padding: int) -> tuple[Tensor, Tensor, Tensor]:
+    """Rows of different lengths as tokens_BT, targets_BT (the next token, `IGNORED` past the end) and is_answer_BT."""
     length = max(len(ids) for ids, _ in rows) - 1
     tokens_BT = torch.full((len(rows), length), padding)
     targets_BT = torch.full((len(rows), length), IGNORED)
+    is_answer_BT = torch.zeros((len(rows), length), dtype=torch.bool)
     for i, (ids, prompt) in enumerate(rows):
         tokens_BT[i, : len(ids) - 1] = torch.tensor(ids[:-1])
-        targets_BT[i, prompt - 1 : len(ids) - 1] = torch.tensor(ids[prompt:])
-    return tokens_BT, targets_BT
+        targets_BT[i, : len(ids) - 1] = torch.tensor(ids[1:])
+        is_answer_BT[i, prompt - 1 : len(ids) - 1] = True
+    return tokens_BT, targets_BT, is_answer_BT

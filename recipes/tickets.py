@@ -6,11 +6,11 @@ The split is by construction: a held-out ticket is built only of phrases, people
 
 import json
 import re
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from dataclasses import dataclass
 from random import Random
 
-from recipes import asides, names, phrases
+from recipes import asides, asks, names, phrases, problems
 
 REQUESTS = {
     "refund": ("refund", "wants a refund for"),
@@ -51,7 +51,27 @@ _CATEGORY_BY_REQUEST = {
     "refund": "returns", "replacement": "returns", "repair": "technical", "status": "delivery", "cancel": "order",
     "address": "delivery", "invoice": "billing", "account": "account", "setup": "technical",
 }  # fmt: skip
-_MONTHS = ("January February March April May June July August September October November December").split()
+_ASIDES = (
+    (asides.ORDERS, 0.75),
+    (asides.AMOUNTS, 0.45),
+    (asides.SECOND_AMOUNTS, 0.15),
+    (asides.DATES, 0.45),
+    (asides.SECOND_DATES, 0.2),
+)
+_MONTHS = [
+    "January",
+    "February",
+    "March",
+    "April",
+    "May",
+    "June",
+    "July",
+    "August",
+    "September",
+    "October",
+    "November",
+    "December",
+]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -108,7 +128,10 @@ def draw_order_number(rng: Random) -> str:
 
 def draw_amount(rng: Random) -> str:
     """An amount of money in one of fourteen notations."""
-    units, cents = rng.choice((rng.randint(2, 99), rng.randint(100, 999))), rng.choice((0, 50, 90, 95, 99, rng.randint(1, 98)))
+    units, cents = (
+        rng.choice((rng.randint(2, 99), rng.randint(100, 999))),
+        rng.choice((0, 50, 90, 95, 99, rng.randint(1, 98))),
+    )
     thousands = rng.randint(1, 9)
     symbol, code = rng.choice("$€£"), rng.choice(("EUR", "USD", "GBP", "CHF"))
     return rng.choice(
@@ -125,84 +148,107 @@ def draw_date(rng: Random) -> str:
     name = _MONTHS[month - 1]
     ending = "th" if 10 < day < 20 else {1: "st", 2: "nd", 3: "rd"}.get(day % 10, "th")
     return rng.choice(
-        (f"{year}-{month:02}-{day:02}", f"{day:02}.{month:02}.{year}", f"{month:02}/{day:02}/{year}", f"{day} {name} {year}",
-         f"{name} {day}, {year}", f"{name} {day}", f"{name} {day}{ending}", f"{day} {name}", f"{day}.{month}.{year}",
-         f"{day} {name[:3]} {year}", f"{day}{ending} of {name}")
+        (f"{year}-{month:02}-{day:02}", f"{day:02}.{month:02}.{year}", f"{month:02}/{day:02}/{year}",
+         f"{day} {name} {year}", f"{name} {day}, {year}", f"{name} {day}", f"{name} {day}{ending}",
+         f"{day} {name}", f"{day}.{month}.{year}", f"{day} {name[:3]} {year}", f"{day}{ending} of {name}")
     )  # fmt: skip
 
 
-def draw_tickets(seed: int, count: int, *, held_out: bool = False, unseen_names: bool | None = None, simple: bool = False) -> Iterator[Ticket]:
-    """`count` tickets drawn from `seed`.
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Draw:
+    """How tickets are drawn.
 
-    `held_out` takes the phrases that training never sees; `unseen_names` (default: as `held_out`) does so for people and
-    products. `simple` leaves out asides and noise (the first lessons of the curriculum).
+    `held_out` takes the phrases that training never sees, `unseen_names` the people and products likewise. `plain`
+    leaves out asides and noise (the first lessons of the curriculum). `scramble` also drops and swaps words, so that
+    training cannot lean on the wording of single phrases.
     """
+
+    held_out: bool = False
+    unseen_names: bool = False
+    plain: bool = False
+    scramble: bool = False
+
+
+SEEN = Draw()
+UNSEEN_NAMES = Draw(unseen_names=True)
+HELD_OUT = Draw(held_out=True, unseen_names=True)
+
+
+def draw_tickets(seed: int, count: int, draw: Draw = SEEN) -> Iterator[Ticket]:
+    """`count` tickets drawn from `seed`; the same arguments always give the same tickets."""
     rng = Random(seed)
-    unseen = held_out if unseen_names is None else unseen_names
     for _ in range(count):
-        yield _Draft(rng, held_out=held_out, unseen_names=unseen, simple=simple).finish()
+        yield _Draft(rng, draw).finish()
 
 
 class _Draft:
-    """A ticket while its sentences are being drawn; the order of drawing is the order of the random stream."""
+    """A ticket while its sentences are being drawn.
 
-    def __init__(self, rng: Random, *, held_out: bool, unseen_names: bool, simple: bool) -> None:
-        self.rng, self.held_out, self.simple = rng, held_out, simple
+    Facts stand in its text as marks (`\\x01` number `\\x02`) until noise has been added, so noise never touches them.
+    """
+
+    def __init__(self, rng: Random, draw: Draw) -> None:
+        self.rng, self.draw = rng, draw
         self.request = rng.choice(list(REQUESTS))
         self.problem = rng.choice(PROBLEMS_BY_REQUEST[self.request])
-        share = rng.choice((0.0, 0.6, 1.0))
-        self.person: Callable[[], str] = lambda: names.draw_person(rng, held_out=unseen_names, random_share=share)
-        self.facts = {
+        self.random_share = rng.choice((0.2, 0.7, 1.0))
+        self.once = {
             "customer": self.person(),
-            "product": names.draw_product(rng, held_out=unseen_names, random_share=share),
+            "product": names.draw_product(rng, held_out=draw.unseen_names, random_share=self.random_share),
             "order": draw_order_number(rng),
         }
-        self.used: set[str] = set()
-        self.values: dict[str, list[str]] = {"amount": [], "date": []}
+        self.facts: list[tuple[str, str]] = []
+
+    def person(self) -> str:
+        return names.draw_person(self.rng, held_out=self.draw.unseen_names, random_share=self.random_share)
 
     def phrase(self, group: tuple[str, ...]) -> str:
-        """One phrase of the right side of the split, alternatives picked and facts filled in."""
-        text = self.rng.choice(phrases.split_phrases(group, held_out=self.held_out))
+        """One phrase of the right side of the split, alternatives picked and facts marked."""
+        text = self.rng.choice(phrases.split_phrases(group, held_out=self.draw.held_out))
         text = re.sub(r"\[([^][]*)\]", lambda m: self.rng.choice(m[1].split("|")), text)
-        return re.sub(r"\{(\w+)\}", lambda m: self._fill(m[1]), text)
+        return re.sub(r"\{(\w+)\}", lambda m: self._mark(m[1]), text)
 
-    def _fill(self, slot: str) -> str:
-        if slot in self.facts:
-            self.used.add(slot)
-            return self.facts[slot]
-        if slot in self.values:
-            drawn = draw_amount(self.rng) if slot == "amount" else draw_date(self.rng)
-            self.values[slot].append(drawn)
-            return drawn
-        return {
-            "number": lambda: str(self.rng.randint(2, 90)),
+    def _mark(self, slot: str) -> str:
+        rng = self.rng
+        drawn = {
+            "customer": lambda: self.once["customer"],
+            "product": lambda: self.once["product"],
+            "order": lambda: self.once["order"],
+            "amount": lambda: draw_amount(rng),
+            "date": lambda: draw_date(rng),
+            "number": lambda: str(rng.randint(2, 90)),
             "colleague": self.person,
-            "phone": lambda: f"{self.rng.choice(('0', '+49 ', '555-'))}{self.rng.randint(10**5, 10**9)}",
-            "reference": lambda: f"{self.rng.choice(('C', 'K', 'T', ''))}{self.rng.randint(1000, 999999)}",
+            "phone": lambda: f"{rng.choice(('0', '+49 ', '555-'))}{rng.randint(10**5, 10**9)}",
+            "reference": lambda: f"{rng.choice(('C', 'K', 'T', ''))}{rng.randint(1000, 999999)}",
         }[slot]()
+        self.facts.append((slot, drawn))
+        return f"\x01{len(self.facts) - 1}\x02"
 
     def body(self) -> list[str]:
         """The sentences between greeting and signature, in a shuffled order; asks stay at either end."""
         rng, sentences = self.rng, []
         if self.problem:
-            sentences.append(self.phrase(phrases.PROBLEMS[self.problem]))
-        if "product" not in self.used and self.request != "account" and rng.random() < 0.9:
+            sentences.append(self.phrase(problems.PROBLEMS[self.problem]))
+        if not any(slot == "product" for slot, _ in self.facts) and self.request != "account" and rng.random() < 0.9:
             sentences.append(self.phrase(asides.PRODUCTS))
-        for group, share in ((asides.ORDERS, 0.75), (asides.AMOUNTS, 0.45), (asides.SECOND_AMOUNTS, 0.15), (asides.DATES, 0.45),
-                             (asides.SECOND_DATES, 0.2)):  # fmt: skip
+        for group, share in _ASIDES:
             if rng.random() < share:
                 sentences.append(self.phrase(group))
-        for _ in range(0 if self.simple else rng.choice((0, 0, 1, 1, 2, 3))):
+        for _ in range(0 if self.draw.plain else rng.choice((0, 0, 1, 1, 2, 3))):
             sentences.append(self.phrase(asides.DISTRACTORS))
         if rng.random() < 0.7:
             rng.shuffle(sentences)
-        ask = self.phrase(phrases.ASKS[self.request])
+        ask = self.phrase(asks.ASKS[self.request])
         return [*sentences, ask] if rng.random() < 0.75 else [ask, *sentences]
 
     def finish(self) -> Ticket:
         """The ticket, its lists in the order of the text."""
         rng = self.rng
-        place = rng.choice(("intro", "signature", "signature", "signature", "both", "none")) if rng.random() < 0.9 else "intro"
+        place = (
+            rng.choice(("intro", "signature", "signature", "signature", "both", "none"))
+            if rng.random() < 0.9
+            else "intro"
+        )
         body = self.body()
         if place in ("intro", "both"):
             body.insert(rng.choice((0, 0, 0, len(body))), self.phrase(phrases.INTRODUCTIONS))
@@ -213,27 +259,28 @@ class _Draft:
             text += rng.choice((" ", "\n", "\n\n")) + self.phrase(phrases.SIGNATURES)
         elif rng.random() < 0.4:
             text += " " + self.phrase(phrases.CLOSINGS)
-        known = [self.facts[slot] for slot in self.used] + self.values["amount"] + self.values["date"]
-        text = text if self.simple else add_noise(text, known, rng)
-        take = lambda slot: self.facts[slot] if slot in self.used else None  # noqa: E731
+        text = text if self.draw.plain else add_noise(text, rng, scramble=self.draw.scramble)
+        told = [self.facts[int(mark)] for mark in re.findall("\x01(\\d+)\x02", text)]
+        first = dict(reversed(told))
         return Ticket(
-            text=text, customer=take("customer"), product=take("product"), order_number=take("order"),
-            amounts=_in_text_order(text, self.values["amount"]), dates=_in_text_order(text, self.values["date"]),
+            text=re.sub("\x01(\\d+)\x02", lambda m: self.facts[int(m[1])][1], text),
+            customer=first.get("customer"), product=first.get("product"), order_number=first.get("order"),
+            amounts=tuple(value for slot, value in told if slot == "amount"),
+            dates=tuple(value for slot, value in told if slot == "date"),
             request=self.request, problem=self.problem,
         )  # fmt: skip
 
 
-def _in_text_order(text: str, values: list[str]) -> tuple[str, ...]:
-    return tuple(sorted(values, key=text.index))
-
-
-def add_noise(text: str, facts: list[str], rng: Random) -> str:
-    """`text` with typos, lower case, doubled or missing marks here and there, outside of `facts`."""
+def add_noise(text: str, rng: Random, *, scramble: bool) -> str:
+    """`text` with typos, lower case, doubled or missing marks here and there, outside of marked facts."""
+    parts = re.split("(\x01\\d+\x02)", text)
+    if scramble and rng.random() < 0.4:
+        share = rng.choice((0.03, 0.06, 0.12))
+        parts[::2] = [re.sub(r" ?[A-Za-z']+", lambda m: _scramble(m[0], rng, share), part) for part in parts[::2]]
     if rng.random() < 0.5:
-        return text
+        return "".join(parts)
     typo_share = rng.choice((0.0, 0.03, 0.06))
     lower, bang = rng.random() < 0.3, rng.random() < 0.15
-    parts = re.split("(" + "|".join(re.escape(f) for f in sorted(facts, key=len, reverse=True)) + ")", text) if facts else [text]
     for i in range(0, len(parts), 2):
         part = parts[i].lower() if lower else parts[i]
         part = part.replace(".", rng.choice(("!", "..", ""))) if bang else part
@@ -241,7 +288,17 @@ def add_noise(text: str, facts: list[str], rng: Random) -> str:
     return "".join(parts) + rng.choice(("", "", "", " :(", " !!!", " 😡", "\n"))
 
 
+def _scramble(word: str, rng: Random, share: float) -> str:
+    """`word` (with its leading space), or with probability `share` nothing or a made-up word."""
+    if rng.random() >= share:
+        return word
+    made_up = names.draw_word(rng)
+    return rng.choice(("", " " + (made_up if word.strip()[:1].isupper() else made_up.lower())))
+
+
 def _typo(word: str, rng: Random) -> str:
     """`word` with two letters swapped, one dropped or one doubled."""
     i = rng.randrange(1, len(word) - 1)
-    return rng.choice((word[:i] + word[i + 1] + word[i] + word[i + 2 :], word[:i] + word[i + 1 :], word[:i] + word[i] + word[i:]))
+    return rng.choice(
+        (word[:i] + word[i + 1] + word[i] + word[i + 2 :], word[:i] + word[i + 1 :], word[:i] + word[i] + word[i:])
+    )

@@ -7,11 +7,9 @@ scikit-learn's `TfidfVectorizer` and `LogisticRegression`. Knows nothing of HTTP
 import json
 import re
 from collections import Counter
-from collections.abc import Iterator
 from dataclasses import dataclass
-from itertools import pairwise
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import numpy as np
 from numpy.typing import NDArray
@@ -24,17 +22,33 @@ MAX_HEADER_BYTES = 2**20
 MAX_TENSOR_BYTES = 2**30
 MAX_TEXT_CHARACTERS = 100_000
 _WORD = re.compile(r"(?u)\b\w\w+\b")
-_SPACES = re.compile(r"\s\s+")
-_KINDS = {"word": "w:", "char_wb": "c:"}
+_PREFIXES = {"word": "w:", "char_wb": "c:"}
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Analyzer:
+    """How one family of features is counted: n-grams of `low` to `high` words or characters, and their columns."""
+
+    kind: str
+    low: int
+    high: int
+    lowercase: bool
+    columns: dict[str, int]
+
+    def count(self, text: str) -> dict[int, int]:
+        """How often each known feature (column) occurs in `text`."""
+        text = text.lower() if self.lowercase else text
+        cut = _cut_words if self.kind == "word" else _cut_characters
+        counts = Counter(map(self.columns.get, cut(text, self.low, self.high)))
+        return {column: count for column, count in counts.items() if column is not None}
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ClassicModel:
-    """A loaded model: C classes, F features; `features` maps `w:` or `c:` plus the n-gram to its column."""
+    """A loaded model: C classes, F features."""
 
     labels: tuple[str, ...]
-    analyzers: tuple[tuple[str, int, int, bool], ...]
-    features: dict[str, int]
+    analyzers: tuple[Analyzer, ...]
     sublinear_tf: bool
     idf_F: NDArray[np.float32]
     coef_CF: NDArray[np.float32]
@@ -42,9 +56,8 @@ class ClassicModel:
 
     def predict(self, text: str) -> tuple[tuple[str, ...], NDArray[np.float64]]:
         """Labels and their probabilities [classes] for `text`, of which the first 100,000 characters count."""
-        text = text[:MAX_TEXT_CHARACTERS]
         scores_C = self.intercept_C.astype(np.float64)
-        for counts in (count_features(text, analyzer, self.features) for analyzer in self.analyzers):
+        for counts in (analyzer.count(text[:MAX_TEXT_CHARACTERS]) for analyzer in self.analyzers):
             if counts:
                 columns = np.fromiter(counts.keys(), np.int64, len(counts))
                 weights = np.fromiter(counts.values(), np.float64, len(counts))
@@ -61,10 +74,7 @@ def load(folder: Path) -> ClassicModel:
     try:
         labels = tuple(str(label) for label in config["labels"])
         features = {str(name): int(column) for name, column in config["vocabulary"].items()}
-        analyzers = tuple(
-            (_KINDS[a["kind"]], int(a["ngram_range"][0]), int(a["ngram_range"][1]), bool(a["lowercase"]))
-            for a in config["analyzers"]
-        )
+        analyzers = tuple(_read_analyzer(entry, features) for entry in config["analyzers"])
         idf_F, coef_CF, intercept_C = tensors["idf_F"], tensors["coef_CF"], tensors["intercept_C"]
     except (KeyError, TypeError, ValueError, IndexError, AttributeError) as problem:
         raise ModelRefused(f"{folder}: classic.json or model.safetensors lacks or garbles {problem}") from None
@@ -74,7 +84,7 @@ def load(folder: Path) -> ClassicModel:
         or coef_CF.shape != (len(labels), len(features))
         or intercept_C.shape != (len(labels),)
         or sorted(features.values()) != list(range(len(features)))
-        or not all(1 <= low <= high <= 8 for _, low, high, _ in analyzers)
+        or not all(1 <= analyzer.low <= analyzer.high <= 8 for analyzer in analyzers)
     ):
         raise ModelRefused(f"{folder}: labels, vocabulary, n-gram ranges and tensor shapes do not agree")
     if not all(np.isfinite(tensor).all() for tensor in (idf_F, coef_CF, intercept_C)):
@@ -82,7 +92,6 @@ def load(folder: Path) -> ClassicModel:
     return ClassicModel(
         labels=labels,
         analyzers=analyzers,
-        features=features,
         sublinear_tf=bool(config.get("sublinear_tf", False)),
         idf_F=idf_F,
         coef_CF=coef_CF,
@@ -90,39 +99,34 @@ def load(folder: Path) -> ClassicModel:
     )
 
 
-def count_features(text: str, analyzer: tuple[str, int, int, bool], features: dict[str, int]) -> Counter[int]:
-    """How often each known feature (column) of one analyzer occurs in `text`."""
-    prefix, low, high, lowercase = analyzer
-    text = text.lower() if lowercase else text
-    grams = _word_grams(text, low, high) if prefix == "w:" else _character_grams(text, low, high)
-    columns = map(features.get, (prefix + gram for gram in grams))
-    return Counter(column for column in columns if column is not None)
+def _read_analyzer(entry: dict[str, Any], features: dict[str, int]) -> Analyzer:
+    prefix = _PREFIXES[entry["kind"]]
+    low, high = entry["ngram_range"]
+    columns = {name.removeprefix(prefix): column for name, column in features.items() if name.startswith(prefix)}
+    return Analyzer(
+        kind=entry["kind"], low=int(low), high=int(high), lowercase=bool(entry["lowercase"]), columns=columns
+    )
 
 
-def _word_grams(text: str, low: int, high: int) -> Iterator[str]:
-    """Word n-grams as scikit-learn's `word` analyzer makes them: words of two letters and more, joined by a space."""
+def _cut_words(text: str, low: int, high: int) -> list[str]:
+    """Word n-grams as scikit-learn's `word` analyzer cuts them: words of two letters or more, joined by a space."""
     words = _WORD.findall(text)
-    for size in range(low, high + 1):
-        if size == 1:
-            yield from words
-        elif size == 2:
-            yield from (f"{left} {right}" for left, right in pairwise(words))
-        else:
-            yield from (" ".join(words[i : i + size]) for i in range(len(words) - size + 1))
+    return [" ".join(words[i : i + size]) for size in range(low, high + 1) for i in range(len(words) - size + 1)]
 
 
-def _character_grams(text: str, low: int, high: int) -> Iterator[str]:
-    """Character n-grams inside space-padded words, as scikit-learn's `char_wb` analyzer makes them.
+def _cut_characters(text: str, low: int, high: int) -> list[str]:
+    """Character n-grams inside space-padded words, as scikit-learn's `char_wb` analyzer cuts them.
 
-    Why: a word shorter than `size` counts once and is then not cut further, as in `_char_wb_ngrams`.
+    Why: a word no longer than `size` counts once and is not cut into longer n-grams, as in `_char_wb_ngrams`.
     """
-    for word in _SPACES.sub(" ", text).split():
+    grams: list[str] = []
+    for word in text.split():
         padded = f" {word} "
         for size in range(low, high + 1):
-            yield padded[:size]
-            yield from (padded[i : i + size] for i in range(1, len(padded) - size + 1))
+            grams += [padded[i : i + size] for i in range(max(len(padded) - size, 0) + 1)]
             if len(padded) <= size:
                 break
+    return grams
 
 
 def read_safetensors(path: Path) -> dict[str, NDArray[np.float32]]:
@@ -161,6 +165,7 @@ def _read_tensor(data: bytes, entry: dict[str, Any]) -> NDArray[np.float32]:
 
 
 def _read_config(path: Path) -> dict[str, Any]:
+    config: Any
     try:
         if path.stat().st_size > MAX_CONFIG_BYTES:
             raise ModelRefused(f"{path}: more than {MAX_CONFIG_BYTES} bytes")
@@ -169,6 +174,6 @@ def _read_config(path: Path) -> dict[str, Any]:
         raise ModelRefused(f"{path}: cannot be read ({problem.strerror})") from None
     except (ValueError, RecursionError):
         raise ModelRefused(f"{path}: not valid JSON") from None
-    if not isinstance(config, dict) or config.get("format") != FORMAT:
+    if not isinstance(config, dict) or cast(dict[str, Any], config).get("format") != FORMAT:
         raise ModelRefused(f"{path}: the format must be {FORMAT!r}")
-    return config
+    return cast(dict[str, Any], config)

@@ -26,9 +26,8 @@ HARD = ["", " ", "x", "ÄÖÜ ß İstanbul 😡", "a\n\nb  c\td", "refund " * 50
 def trained(tmp_path: Path):
     """A folder in our format and scikit-learn's own pipeline, trained on the same six texts."""
     pytest.importorskip("sklearn")
-    from sklearn.pipeline import make_pipeline
-
     from recipes.category import fit_classifier, write_classic
+    from sklearn.pipeline import make_pipeline
 
     union, regression = fit_classifier(TEXTS, LABELS)
     write_classic(tmp_path, union, regression)
@@ -46,9 +45,8 @@ def test_probabilities_agree_with_scikit_learn(trained):
 
 def test_two_classes_agree_too(tmp_path: Path):
     pytest.importorskip("sklearn")
-    from sklearn.pipeline import make_pipeline
-
     from recipes.category import fit_classifier, write_classic
+    from sklearn.pipeline import make_pipeline
 
     union, regression = fit_classifier(TEXTS, ["a", "b"] * 3)
     write_classic(tmp_path, union, regression)
@@ -57,7 +55,9 @@ def test_two_classes_agree_too(tmp_path: Path):
     np.testing.assert_allclose(probabilities_C, expected, atol=1e-5)
 
 
-def write_model(folder: Path, *, shape: list[int], offsets: list[int], dtype: str = "F32", data: bytes = bytes(16)) -> None:
+def write_model(
+    folder: Path, *, shape: list[int], offsets: list[int], dtype: str = "F32", data: bytes = bytes(16)
+) -> None:
     """A folder whose `idf_F` says what the test wants."""
     header = json.dumps({"idf_F": {"dtype": dtype, "shape": shape, "data_offsets": offsets}}).encode()
     (folder / "model.safetensors").write_bytes(struct.pack("<Q", len(header)) + header + data)
@@ -73,7 +73,9 @@ def test_tensors_out_of_bounds_are_refused(tmp_path: Path, shape: list[int], off
         classic_model.read_safetensors(tmp_path / "model.safetensors")
 
 
-@pytest.mark.parametrize("raw", [b"", b"\x00" * 8, struct.pack("<Q", 2**60), struct.pack("<Q", 2) + b"[]", b"\xff" * 64])
+@pytest.mark.parametrize(
+    "raw", [b"", b"\x00" * 8, struct.pack("<Q", 2**60), struct.pack("<Q", 2) + b"[]", b"\xff" * 64]
+)
 def test_broken_headers_are_refused(tmp_path: Path, raw: bytes):
     (tmp_path / "model.safetensors").write_bytes(raw)
     with pytest.raises(ModelRefused):
