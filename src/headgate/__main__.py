@@ -9,11 +9,11 @@ def main() -> int:
     """Run one process of the house, or a command."""
     arguments = sys.argv[1:]
     if arguments == ["node"]:
-        from headgate.app import run_node
+        from headgate.app.node import run_node
 
         return run_node()
     if arguments == ["gateway"]:
-        from headgate.app import run_gateway
+        from headgate.app.gateway import run_gateway
 
         return run_gateway()
     from headgate.cli import main as run_command

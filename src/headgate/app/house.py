@@ -1,28 +1,20 @@
-"""The one place that builds objects and wires them: a state folder, a gateway, a node, the house of them all."""
+"""A state folder opened: its places, clock, chance, ids, database, keys and registry. What everything starts from."""
 
 from __future__ import annotations
 
 import asyncio
-import contextlib
 import hashlib
-import logging
 import os
-import sys
 import tempfile
-from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from headgate import __version__
 from headgate.core.chance import Chance, SystemChance
 from headgate.core.clock import SystemClock
 from headgate.core.errors import ConfigError, NotRunning
 from headgate.core.ids import Ids
-from headgate.core.principal import Principal
 from headgate.core.secret import Secret
-from headgate.workers.inherited import load_sockets, report_ready
-from headgate.workers.spec import Spec, Supervised, TcpListener, UnixListener, dump_spec
 from headgate.workers.supervisor_state import SupervisorState, load_state
 
 if TYPE_CHECKING:
@@ -186,163 +178,9 @@ class House:
         self.database.close()
 
 
-# -- the house of processes --------------------------------------------------------------------------------------
-
-
-def build_spec(settings: Settings, places: Places) -> Spec:
-    """What the supervisor is to run: one node and the gateways, with their listeners."""
-    gateway = settings.gateway
-    environment = {"HEADGATE_APPLIED": str(places.applied), "HEADGATE_STATE": str(places.state)}
-    if gateway.processes > 1:
-        environment["PROMETHEUS_MULTIPROC_DIR"] = str(places.run / "metrics")
-    run = [
-        Supervised(
-            name="node",
-            role="node",
-            argv=(sys.executable, "-P", "-m", "headgate", "node"),
-            environment=environment,
-            log=str(places.logs / "node.log"),
-            leave_signal="SIGUSR2",
-        )
-    ]
-    run += [
-        Supervised(
-            name=f"gateway-{number}",
-            role="gateway",
-            argv=(sys.executable, "-P", "-m", "headgate", "gateway"),
-            sockets=("gateway", "admin"),
-            environment=environment,
-            log=str(places.logs / f"gateway-{number}.log"),
-        )
-        for number in range(gateway.processes)
-    ]
-    return Spec(
-        state=str(places.run.parent),
-        version=__version__,
-        tcp=(TcpListener(name="gateway", host=gateway.host, port=gateway.port),),
-        unix=(UnixListener(name="admin", path=str(places.admin_socket)),),
-        children=tuple(run),
-        drain_s=gateway.drain_s,
-        grace_s=settings.workers.grace_s,
-        ready_s=settings.workers.ready_s,
-    )
-
-
-def write_spec(settings: Settings, places: Places) -> Path:
-    """Write the supervisor's spec; its path."""
-    path = places.run / "spec.json"
-    write_private(path, dump_spec(build_spec(settings, places)).encode())
-    return path
-
-
-def write_private(path: Path, data: bytes) -> None:
-    """Write a file for this user only, whole or not at all."""
-    part = path.with_name(path.name + ".part")
-    descriptor = os.open(part, os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_CLOEXEC, 0o600)
-    with os.fdopen(descriptor, "wb") as file:
-        file.write(data)
-        file.flush()
-        os.fsync(descriptor)
-    part.replace(path)
-
-
 def require_running(house: House) -> SupervisorState:
     """The supervisor's account. Raises NotRunning."""
     state = house.running()
     if state is None:
         raise NotRunning(f"Headgate does not run on {house.places.state}. `headgate up` starts it.")
     return state
-
-
-# -- the gateway process -----------------------------------------------------------------------------------------
-
-
-def run_gateway() -> int:
-    """The gateway process: everything it needs, built and run until told to stop."""
-    import uvloop
-
-    settings = _applied_settings()
-    _log_to_stderr("gateway")
-    uvloop.run(_gateway(settings))
-    return 0
-
-
-async def _gateway(settings: Settings) -> None:
-    from headgate.engines.catalogue import build_engines
-    from headgate.engines.http import HttpClient
-    from headgate.gateway.access import Access
-    from headgate.gateway.admin import add_admin_api
-    from headgate.gateway.door import Door
-    from headgate.gateway.endpoints import Desk
-    from headgate.gateway.metrics import Metrics
-    from headgate.gateway.process import GatewayProcess
-    from headgate.metering.ledger import Ledger
-    from headgate.serving.dispatch import Dispatcher
-    from headgate.serving.node_link import NodeLink
-    from headgate.serving.passage import Serving
-
-    sockets = load_sockets()
-    house = House(settings)
-    gateway_id = house.ids.new()
-    wake = asyncio.Event()
-    client = HttpClient(house.clock)
-    engines = build_engines(settings.engines, client)
-    dispatcher = Dispatcher(house.clock, wake.set)
-    ledger = Ledger(
-        house.database, house.ids, house.clock, gateway=gateway_id, waiting_rows=settings.metering.waiting_rows
-    )
-    ledger.start()
-    desk = Desk(
-        serving=Serving(dispatcher=dispatcher, engines=engines, ledger=ledger, clock=house.clock),
-        access=Access(_key_finder(house), house.pepper(), house.clock, house.chance),
-        metrics=Metrics(dispatcher, os.environ.get("PROMETHEUS_MULTIPROC_DIR")),
-        settings=settings.gateway,
-        ids=house.ids,
-        clock=house.clock,
-    )
-    link = NodeLink(str(house.places.node_socket), gateway_id, os.getpid(), house.clock, dispatcher.apply)
-    door = Door(desk)
-    add_admin_api(door, desk, link)
-    process = GatewayProcess(
-        id=gateway_id,
-        pid=os.getpid(),
-        door=door,
-        dispatcher=dispatcher,
-        link=link,
-        settings=settings.gateway,
-        clock=house.clock,
-        wake=wake,
-    )
-
-    async def close() -> None:
-        await client.close()
-        await asyncio.to_thread(ledger.close)
-        house.close()
-
-    await process.run(sockets, report_ready, close)
-
-
-def _key_finder(house: House) -> Callable[[str], Principal | None]:
-    from headgate.store.keys import find_key
-
-    def find(key_hash: str) -> Principal | None:
-        row = find_key(house.database, key_hash)
-        return row.principal if row is not None and row.active(house.clock.now()) else None
-
-    return find
-
-
-def _applied_settings() -> Settings:
-    """The configuration in force, as the supervisor's children find it."""
-    from headgate.config import load_settings
-
-    return load_settings(Path(os.environ["HEADGATE_APPLIED"]))
-
-
-def _log_to_stderr(name: str) -> None:
-    logging.basicConfig(
-        level=logging.INFO, format=f"%(asctime)s {name}[{os.getpid()}] %(levelname)s %(name)s: %(message)s"
-    )
-    logging.getLogger("uvicorn").setLevel(logging.WARNING)
-    with contextlib.suppress(AttributeError):
-        sys.stderr.reconfigure(line_buffering=True)  # pyright: ignore

@@ -1,0 +1,157 @@
+"""From settings to what a node serves: models resolved to versions and engines, devices to pools."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import TYPE_CHECKING
+
+from headgate.allocation.capacity import Capacity, Node, Pool
+from headgate.control.node_plan import NodePlan, PlannedModel, PlannedPipeline
+from headgate.core.errors import ConfigError
+from headgate.core.model import Version
+from headgate.engines.catalogue import choose_engine
+from headgate.engines.engine import Engine, ModelOptions
+from headgate.workers.hardware import HardwareFacts, load_hardware
+
+if TYPE_CHECKING:
+    from headgate.app.house import House
+    from headgate.config import ModelSettings, Settings
+    from headgate.control.settings import PoolSettings
+
+_NODE = "local"
+_DEFAULT_CONTEXT = 4096
+
+
+def ensure_models(house: House, settings: Settings) -> dict[str, Version]:
+    """Every model of the configuration by its name there, added to the registry where it is missing. Blocks.
+
+    Raises ModelRefused, ModelNotFound.
+    """
+    registry = house.registry()
+    versions: dict[str, Version] = {}
+    for name, model in settings.models.items():
+        versions[name] = registry.ensure(name, model.source).version if model.source else registry.get(name)
+    return versions
+
+
+def build_plan(settings: Settings, versions: Mapping[str, Version], engines: dict[str, Engine], now: float) -> NodePlan:
+    """What the node serves. Raises ConfigError, ModelRefused, FloorsDoNotFit naming the setting and the cure."""
+    capacity = Capacity(pools=tuple(_build_pools(settings, load_hardware())))
+    models = {
+        name: _plan_model(name, model, versions[name], engines, settings) for name, model in settings.models.items()
+    }
+    pipelines = tuple(
+        PlannedPipeline(
+            name=name,
+            model=pipeline.model,
+            weight=pipeline.weight,
+            priority=pipeline.priority,
+            floor=pipeline.floor,
+            cap=pipeline.cap,
+            queue=pipeline.queue,
+            idle_s=pipeline.idle_s,
+            timeout_s=pipeline.timeout_s,
+            first_token_s=pipeline.slo.first_token_ms / 1e3,
+            per_token_s=pipeline.slo.per_token_ms / 1e3,
+            created=int(now),
+        )
+        for name, pipeline in settings.pipelines.items()
+    )
+    plan = NodePlan(capacity=capacity, models=models, pipelines=pipelines, settings=settings.control)
+    plan.check()
+    return plan
+
+
+def _plan_model(
+    name: str, model: ModelSettings, version: Version, engines: dict[str, Engine], settings: Settings
+) -> PlannedModel:
+    context = model.context or version.context or _DEFAULT_CONTEXT
+    if version.context is not None and context > version.context:
+        raise ConfigError(
+            f"models.{name}.context is {context}, but the model was made for {version.context} tokens; lower it.",
+            param=f"models.{name}.context",
+        )
+    return PlannedModel(
+        name=name,
+        version=version,
+        options=ModelOptions(
+            context=context,
+            slots=model.slots,
+            threads=max(1, int(model.cores)),
+            gpu_layers=model.gpu_layers,
+            adapters=model.adapters,
+            settings=model.settings,
+        ),
+        engine=choose_engine(engines, version, model.engine),
+        pool=model.pool,
+        share=model.cores,
+        engine_facts=settings.engines.model_dump_json(),
+    )
+
+
+def _build_pools(settings: Settings, hardware: HardwareFacts) -> list[Pool]:
+    return [
+        Pool(
+            name=name,
+            kind=pool.kind,
+            nodes=(
+                _cpu_node(name, pool, settings, hardware) if pool.kind == "cpu" else _gpu_node(name, pool, hardware),
+            ),
+            price_per_hour=pool.price_per_hour or None,
+        )
+        for name, pool in settings.pools.items()
+    ]
+
+
+def _cpu_node(name: str, pool: PoolSettings, settings: Settings, hardware: HardwareFacts) -> Node:
+    where = f"pools.{name}.cores"
+    if pool.cores == "auto":
+        devices = hardware.core_ids
+    elif isinstance(pool.cores, int):
+        if pool.cores > len(hardware.core_ids):
+            raise ConfigError(
+                f"{where} is {pool.cores}, but there are {len(hardware.core_ids)}; lower it.", param=where
+            )
+        devices = hardware.core_ids[: pool.cores]
+    else:
+        missing = sorted(set(pool.cores) - set(hardware.core_ids))
+        if missing:
+            raise ConfigError(f"{where} names cores that may not be used here: {missing}; take others.", param=where)
+        devices = pool.cores
+    if pool.memory == "auto":
+        memory = int(hardware.memory_bytes_available * (1 - settings.control.memory_reserve))
+    elif pool.memory > hardware.memory_bytes_total:
+        raise ConfigError(
+            f"pools.{name}.memory is {pool.memory} bytes, but there are {hardware.memory_bytes_total}; lower it.",
+            param=f"pools.{name}.memory",
+        )
+    else:
+        memory = pool.memory
+    share = min(float(len(devices)), hardware.cores) if pool.cores == "auto" else float(len(devices))
+    return Node(name=_NODE, devices=devices, share=share, memory_bytes=memory)
+
+
+def _gpu_node(name: str, pool: PoolSettings, hardware: HardwareFacts) -> Node:
+    where = f"pools.{name}"
+    if not hardware.gpus:
+        raise ConfigError(
+            f"{where} is a pool of GPUs, but none was found. `headgate doctor` says what is there.", param=where
+        )
+    if pool.memory == "auto":
+        raise ConfigError(f"{where}.memory: say how much memory each GPU has, such as 24GiB.", param=f"{where}.memory")
+    there = range(len(hardware.gpus))
+    if pool.cores == "auto":
+        devices = tuple(there)
+    elif isinstance(pool.cores, int):
+        devices = tuple(there[: pool.cores])
+    else:
+        devices = pool.cores
+    if not devices or set(devices) - set(there) or (isinstance(pool.cores, int) and pool.cores > len(there)):
+        raise ConfigError(f"{where}.cores asks for GPUs that are not here; there are {len(there)}.", param=where)
+    return Node(
+        name=_NODE,
+        devices=devices,
+        share=float(len(devices)),
+        memory_bytes=pool.memory * len(devices),
+        device_memory_bytes=pool.memory,
+    )

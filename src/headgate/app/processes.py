@@ -1,0 +1,80 @@
+"""What the supervisor is to run, and how its children find the configuration in force."""
+
+from __future__ import annotations
+
+import contextlib
+import logging
+import os
+import sys
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from headgate import __version__
+from headgate.app.house import Places
+from headgate.workers.exits import write_private
+from headgate.workers.spec import Spec, Supervised, TcpListener, UnixListener, dump_spec
+
+if TYPE_CHECKING:
+    from headgate.config import Settings
+
+
+def build_spec(settings: Settings, places: Places) -> Spec:
+    """What the supervisor is to run: one node and the gateways, with their listeners."""
+    gateway = settings.gateway
+    environment = {"HEADGATE_APPLIED": str(places.applied), "HEADGATE_STATE": str(places.state)}
+    if gateway.processes > 1:
+        environment["PROMETHEUS_MULTIPROC_DIR"] = str(places.run / "metrics")
+    run = [
+        Supervised(
+            name="node",
+            role="node",
+            argv=(sys.executable, "-P", "-m", "headgate", "node"),
+            environment=environment,
+            log=str(places.logs / "node.log"),
+            leave_signal="SIGUSR2",
+        )
+    ]
+    run += [
+        Supervised(
+            name=f"gateway-{number}",
+            role="gateway",
+            argv=(sys.executable, "-P", "-m", "headgate", "gateway"),
+            sockets=("gateway", "admin"),
+            environment=environment,
+            log=str(places.logs / f"gateway-{number}.log"),
+        )
+        for number in range(gateway.processes)
+    ]
+    return Spec(
+        state=str(places.run.parent),
+        version=__version__,
+        tcp=(TcpListener(name="gateway", host=gateway.host, port=gateway.port),),
+        unix=(UnixListener(name="admin", path=str(places.admin_socket)),),
+        children=tuple(run),
+        drain_s=gateway.drain_s,
+        grace_s=settings.workers.grace_s,
+        ready_s=settings.workers.ready_s,
+    )
+
+
+def write_spec(settings: Settings, places: Places) -> Path:
+    """Write the supervisor's spec; its path."""
+    path = places.run / "spec.json"
+    write_private(path, dump_spec(build_spec(settings, places)).encode())
+    return path
+
+
+def load_applied() -> Settings:
+    """The configuration in force, as the supervisor's children find it."""
+    from headgate.config import load_settings
+
+    return load_settings(Path(os.environ["HEADGATE_APPLIED"]))
+
+
+def log_to_stderr(name: str) -> None:
+    logging.basicConfig(
+        level=logging.INFO, format=f"%(asctime)s {name}[{os.getpid()}] %(levelname)s %(name)s: %(message)s"
+    )
+    logging.getLogger("uvicorn").setLevel(logging.WARNING)
+    with contextlib.suppress(AttributeError):
+        sys.stderr.reconfigure(line_buffering=True)  # pyright: ignore
