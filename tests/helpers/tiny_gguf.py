@@ -201,7 +201,7 @@ def _preferences(size: int) -> np.ndarray:
     wanted = np.full(size, -_PULL, dtype=np.float32)
     begin = len(_SPECIALS)
     wanted[begin + 32 : begin + 127] = 0.0
-    wanted[begin + 256 :] = 0.0
+    wanted[begin + 257 :] = 0.0  # the bare space is not: the grammar engine trips over it
     return wanted
 
 

@@ -23,6 +23,7 @@ from headgate.core.usage import Usage
 from headgate.engines.engine import Command, Launch, Memory, ModelOptions, Upstream
 from headgate.engines.http import HttpClient
 from headgate.engines.llamacpp_memory import estimate_llamacpp_memory
+from headgate.engines.llamacpp_tools import demanded_tools, read_tool_call, tool_messages, tool_schema
 from headgate.engines.openai_dialect import (
     PATHS,
     AnswerReader,
@@ -35,6 +36,7 @@ from headgate.engines.replica_call import (
     ERROR_BYTES_MAX,
     call_json,
     embed,
+    refuse,
     request_headers,
     stream_answer,
     stream_embeddings,
@@ -74,7 +76,7 @@ _HONOURED: dict[Kind, frozenset[str]] = {
             "chat_template_kwargs",
         ]
     ),
-    "completion": _SAMPLING | {"prompt", "response_format"},
+    "completion": _SAMPLING | {"prompt"},
     "embedding": frozenset({"input", "encoding_format"}),
 }
 _STOPS: dict[str, FinishReason] = {"limit": "length", "eos": "stop", "word": "stop"}
@@ -177,6 +179,13 @@ class LlamaCpp:
         body = select(body, _HONOURED[call.kind] | {"stream", "stream_options"})
         if call.kind == "embedding":
             return stream_embeddings(self._client, upstream, PATHS["embedding"], body)
+        if call.kind == "chat":
+            try:
+                tools = demanded_tools(body)
+            except BadRequest as error:
+                return refuse(error)
+            if tools is not None:
+                return self._call_tool(upstream, body, tools)
         resumable = call.greedy and call.plain
         body["return_progress"] = True
         if asked:
@@ -221,6 +230,26 @@ class LlamaCpp:
         async with aclosing(self._continue(upstream, body, reader, len(prompt))) as deltas:
             async for delta in deltas:
                 yield delta
+
+    async def _call_tool(
+        self, upstream: Upstream, body: dict[str, Any], tools: list[dict[str, Any]]
+    ) -> AsyncGenerator[Delta, None]:
+        """The call of one of `tools`, in one piece at the end."""
+        wanted = select(body, body.keys() - {"tools", "tool_choice", "parallel_tool_calls", "logprobs", "stop"})
+        wanted["messages"] = tool_messages(body["messages"], tools)
+        form = {"name": "call", "schema": tool_schema(tools), "strict": True}
+        wanted |= {"response_format": {"type": "json_schema", "json_schema": form}, "return_progress": True}
+        reader = AnswerReader("chat")
+        path = PATHS["chat"]
+        text, usage = "", None
+        async with aclosing(stream_answer(self._client, upstream, path, wanted, reader)) as deltas:
+            async for delta in deltas:
+                text += delta.text
+                usage = delta.usage or usage
+                if delta.progress is not None:
+                    yield delta
+        yield Delta(tool_calls=read_tool_call(text))
+        yield Delta(finish="tool_calls", usage=usage)
 
     async def _continue(
         self, upstream: Upstream, body: dict[str, Any], reader: AnswerReader, prompt_tokens: int
