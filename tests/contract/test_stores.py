@@ -259,6 +259,29 @@ async def test_the_ledger(db: Database) -> None:
     assert (gone.requests, gone.calls) == (20, 20)
 
 
+async def test_the_ledger_outlives_a_broken_connection(db: Database) -> None:
+    if db.dialect == "sqlite":
+        pytest.skip("a file has no connection that a server could end")
+    ledger = Ledger(db, IDS, CLOCK, gateway="g1")
+    ledger.start()
+    rows: list[str] = []
+    for _ in range(3):
+        rows.append(ledger.open_request(kind="chat", pipeline="p", principal=LOCAL_ADMIN, stream=True))
+        assert await ledger.durable(rows[-1])
+        with db.write() as connection:
+            others = "FROM pg_stat_activity WHERE datname = current_database() AND pid <> pg_backend_pid()"
+            connection.execute(text(f"SELECT pg_terminate_backend(pid) {others}"))
+        rows.append(ledger.open_request(kind="chat", pipeline="p", principal=LOCAL_ADMIN, stream=True))
+        await ledger.durable(rows[-1])
+        assert ledger.settle_request(rows[-1], state="ok", status=200)
+        for _ in range(500):
+            if not ledger.waiting:
+                break
+            await asyncio.sleep(0.01)
+    assert ledger.fault is None and ledger.close() == 0
+    assert _states(db) == {row: "ok" if number % 2 else "open" for number, row in enumerate(rows)}
+
+
 def test_no_server_is_a_clear_error(tmp_path: Path) -> None:
     with pytest.raises(StoreUnavailable, match=r"postgresql.*does not answer"):
         Database(f"postgresql://ada@/x?host={tmp_path}").check()
