@@ -86,6 +86,56 @@ while True:
     signal.pause()
 """
 
+ADOPTING_NODE = """
+import asyncio, os, signal, sys
+from pathlib import Path
+from headgate.core.clock import SystemClock
+from headgate.core.model import Version
+from headgate.core.secret import Secret
+from headgate.engines.engine import Command, Launch, ModelOptions
+from headgate.workers.inherited import report_ready
+from headgate.workers.record import load_replicas
+from headgate.workers.replica import ReplicaProcess, prepare_host
+from headgate.workers.settings import WorkerSettings
+from headgate.workers.spawn import Placement
+
+CHILD = "import signal, sys; signal.signal(signal.SIGTERM, lambda *_: sys.exit(6)); signal.pause()"
+
+async def yes(record):
+    return True
+
+async def main():
+    run = Path(sys.argv[1])
+    host = prepare_host(run, run.parent / "logs", SystemClock(), WorkerSettings())
+    loop = asyncio.get_running_loop()
+    stopping = asyncio.Event()
+    loop.add_signal_handler(signal.SIGTERM, stopping.set)
+    loop.add_signal_handler(signal.SIGUSR2, os._exit, 0)
+    found = load_replicas(run)
+    if found:
+        process = await ReplicaProcess.adopt(host, found[0], yes)
+        print("adopted", flush=True)
+    else:
+        version = Version(digest="sha256:0", format="fake", task="generate", architecture="", parameters=None,
+                          context=None, bytes=0, path="")
+        launch = Launch(replica="r", version=version, options=ModelOptions(context=1, slots=1),
+                        socket=str(run / "r.sock"), secret=Secret("hush"))
+        command = Command(argv=(sys.executable, "-c", CHILD))
+        process = await ReplicaProcess.start(host, command, launch, epoch=1, placement=Placement(cores=()))
+        (run / f"orphan-{process.record.pid}").touch()
+        print("started", flush=True)
+    report_ready()
+    ends = asyncio.ensure_future(process.wait())
+    asked = asyncio.ensure_future(stopping.wait())
+    await asyncio.wait((ends, asked), return_when=asyncio.FIRST_COMPLETED)
+    ended = await process.stop()
+    print("replica", ended.describe(), flush=True)
+    if not asked.done():
+        await asked
+
+asyncio.run(main())
+"""
+
 CRASH = "import sys; sys.exit(4)"
 IGNORE = """
 import signal

@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import asyncio
+import dataclasses
 import json
 import os
+import shutil
 import signal
 import subprocess
 import sys
@@ -15,6 +17,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import uvloop
 
 from headgate.core.chance import SystemChance
 from headgate.core.clock import SystemClock
@@ -179,6 +182,31 @@ async def test_started_as_told(host: ReplicaHost, monkeypatch: pytest.MonkeyPatc
         assert told["devices"] == ["lo"]
     assert (os.sched_getaffinity(0), os.getpriority(os.PRIO_PROCESS, 0)) == before
     assert Path(process.record.log).stat().st_mode & 0o777 == 0o600
+
+
+@pytest.mark.skipif(shutil.which("unshare") is None, reason="util-linux is not here")
+async def test_a_network_of_its_own_by_a_program(host: ReplicaHost) -> None:
+    process = await start(dataclasses.replace(host, isolation="program"), TELL)
+    ended = await process.wait()
+    if not ended.clean:
+        pytest.skip("this kernel gives nobody a user namespace")
+    told = json.loads(Path(process.record.log).read_text())
+    assert told["devices"] == ["lo"]
+    assert told["cores"] == [CORE]
+    assert told["leader"]
+
+
+def test_watched_on_the_loop_of_the_product(folder: Path) -> None:
+    async def live_and_die() -> None:
+        host = prepare_host(folder / "run", folder / "logs", CLOCK, WorkerSettings())
+        process = await start(host)
+        await ready(process)
+        assert (process.read_cpu_s() or 0) >= 0
+        os.kill(process.record.pid, signal.SIGKILL)
+        assert (await asyncio.wait_for(process.wait(), 10)).signal == "SIGKILL"
+        assert process.read_cpu_s() is None
+
+    uvloop.run(live_and_die())
 
 
 async def test_ready_measured_stopped_and_nothing_left(host: ReplicaHost) -> None:

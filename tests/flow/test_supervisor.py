@@ -18,7 +18,7 @@ import pytest
 
 from headgate.workers.exits import load_exit
 from headgate.workers.proc import is_running, read_pss_bytes, read_stat
-from tests.flow.house import CRASH, GATEWAY, IGNORE, NODE, House, a_house
+from tests.flow.house import ADOPTING_NODE, CRASH, GATEWAY, IGNORE, NODE, House, a_house
 
 
 @pytest.fixture
@@ -107,6 +107,49 @@ def test_a_killed_node_is_restarted_and_its_replica_lives_on(house: House) -> No
     assert (ended.code, ended.signal, ended.name) == (7, None, None)
     node_end = (house.run / "exits.jsonl").read_text().splitlines()[0]
     assert '"SIGKILL"' in node_end
+
+
+def test_a_new_node_adopts_the_replica_and_learns_how_it_ended(house: House) -> None:
+    house.start(node=ADOPTING_NODE, gateway_0=GATEWAY)
+    first = house.child("node")
+    assert first is not None
+    orphan, ticks = house.orphan, ticks_of(house.orphan)
+    os.kill(first, signal.SIGKILL)
+    house.wait_for(lambda: "adopted" in house.children_said)
+    assert is_running(orphan, ticks)
+    os.kill(orphan, signal.SIGTERM)  # the supervisor reaps it, the node reads its record
+    house.wait_for(lambda: "replica exited with code 6" in house.children_said)
+    house.signal(signal.SIGTERM)
+    assert house.end() == 0
+
+
+def test_a_replica_survives_a_rolling_restart_and_not_the_end(house: House) -> None:
+    house.start(node=ADOPTING_NODE, gateway_0=GATEWAY)
+    orphan, ticks = house.orphan, ticks_of(house.orphan)
+    house.signal(signal.SIGUSR1)
+    house.wait_for(lambda: "adopted" in house.children_said)
+    assert is_running(orphan, ticks)
+    house.signal(signal.SIGTERM)
+    assert house.end() == 0
+    assert not is_running(orphan, ticks)
+    assert "replica exited with code 6" in house.children_said
+    assert not list(house.run.glob("replica-*"))
+
+
+def test_replicas_of_a_node_that_died_are_ended_too() -> None:
+    with (
+        tempfile.TemporaryDirectory(prefix="hg-") as name,
+        a_house(Path(name), backoff_first_s=60.0, backoff_limit_s=60.0) as house,
+    ):
+        house.start(node=NODE, gateway_0=GATEWAY)
+        node = house.child("node")
+        assert node is not None
+        orphan, ticks = house.orphan, ticks_of(house.orphan)
+        os.kill(node, signal.SIGKILL)
+        house.wait_for(lambda: house.restarts("node") == 1)
+        house.signal(signal.SIGTERM)  # while nobody is there who could stop them
+        assert house.end() == 0
+        assert not is_running(orphan, ticks)
 
 
 def test_sigterm_lets_a_stream_end_and_leaves_nothing(house: House) -> None:

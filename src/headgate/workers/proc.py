@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import os
 from pathlib import Path
 from typing import NamedTuple
 
@@ -18,6 +19,7 @@ class Stat(NamedTuple):
     group: int
     session: int
     started_ticks: int
+    cpu_ticks: int
 
 
 def read_stat(pid: int, root: Path = PROC) -> Stat | None:
@@ -35,6 +37,7 @@ def read_stat(pid: int, root: Path = PROC) -> Stat | None:
         group=int(fields[2]),
         session=int(fields[3]),
         started_ticks=int(fields[19]),
+        cpu_ticks=int(fields[11]) + int(fields[12]),
     )
 
 
@@ -42,6 +45,12 @@ def is_running(pid: int, started_ticks: int, root: Path = PROC) -> bool:
     """Whether that very process (not a later one with its number) is alive and not a zombie."""
     stat = read_stat(pid, root)
     return stat is not None and stat.started_ticks == started_ticks and stat.state not in "ZX"
+
+
+def read_cpu_s(pid: int, root: Path = PROC) -> float | None:
+    """Processor seconds that `pid` has used in all its threads; None when there is no such process."""
+    stat = read_stat(pid, root)
+    return None if stat is None else stat.cpu_ticks / os.sysconf("SC_CLK_TCK")
 
 
 def children_of(parent: int, root: Path = PROC) -> list[int]:

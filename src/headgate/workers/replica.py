@@ -18,6 +18,7 @@ from headgate.workers.exits import Exit, load_exit, read_status
 from headgate.workers.isolation import Isolation, find_isolation
 from headgate.workers.log_tail import load_tail
 from headgate.workers.proc import (
+    read_cpu_s,
     read_oom_kills,
     read_peak_bytes,
     read_pss_bytes,
@@ -217,6 +218,10 @@ class ReplicaProcess:
         if peak is not None:
             self._peak = max(peak, self._peak or 0)
         return ProcessMemory(rss=read_rss_bytes(pid), pss=read_pss_bytes(pid), peak=self._peak)
+
+    def read_cpu_s(self) -> float | None:
+        """Processor seconds used so far; None once it has ended."""
+        return read_cpu_s(self.record.pid) if self.exit is None else None
 
     def log_tail(self, lines: int = 20) -> list[str]:
         """The last lines of this process's log, its secret blotted out. For the operator: never for an API

@@ -58,7 +58,7 @@ async def try_model(
             replica="smoke",
             version=version,
             options=options,
-            socket=str(folder / "s"),
+            socket=str(folder / "s.sock"),  # llama.cpp knows a Unix socket by this ending
             secret=Secret(chance.token_bytes(32).hex()),
         )
         command = engine.command(launch)
@@ -98,7 +98,9 @@ def _explain(process: ReplicaProcess, late: bool, limits: Limits, settings: Work
     ended = process.exit
     words = [line.strip() for line in process.log_tail(20) if line.strip()]
     # Why its words may be shown here: the only prompt this process ever saw was our own.
-    said = f" It said: {words[-1][:_WORDS]!r}." if words else ""
+    # The first line about an error names the cause; those after it only what followed from it.
+    cause = next((line for line in words if "error" in line.lower()), words[-1] if words else "")
+    said = f" It said: {cause[:_WORDS]!r}." if cause else ""
     if ended is None or late:
         return f"the model gave no token in {settings.smoke_s:g} s.{said} Take a smaller one, or raise workers.smoke_s"
     if ended.out_of_memory:

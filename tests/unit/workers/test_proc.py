@@ -8,6 +8,7 @@ from pathlib import Path
 from headgate.workers.proc import (
     children_of,
     is_running,
+    read_cpu_s,
     read_oom_kills,
     read_peak_bytes,
     read_pss_bytes,
@@ -15,7 +16,7 @@ from headgate.workers.proc import (
     read_stat,
 )
 
-STAT = "{pid} (a) b (c) {state} 7 8 9 0 -1 4194560 1 0 0 0 0 0 0 0 20 0 1 0 {ticks} 1 1 1\n"
+STAT = "{pid} (a) b (c) {state} 7 8 9 0 -1 4194560 1 0 0 0 30 20 0 0 20 0 1 0 {ticks} 1 1 1\n"
 
 
 def plant(root: Path, pid: int, state: str, ticks: int) -> None:
@@ -30,6 +31,8 @@ def test_a_name_with_brackets_and_spaces(tmp_path: Path) -> None:
     assert stat is not None
     assert (stat.state, stat.parent, stat.group, stat.session, stat.started_ticks) == ("S", 7, 8, 9, 1234)
     assert children_of(7, tmp_path) == [70]
+    assert read_cpu_s(70, tmp_path) == 50 / os.sysconf("SC_CLK_TCK")
+    assert read_cpu_s(71, tmp_path) is None
 
 
 def test_running_means_the_same_process_and_no_zombie(tmp_path: Path) -> None:
