@@ -74,8 +74,15 @@ class _Side:
         return len(self.seats) + self.protected < self.spec.floor
 
     @property
+    def asleep(self) -> bool:
+        """Whether nothing was asked for so long that the past says nothing any more."""
+        return not self.demand.inside and self.demand.idle_for_s >= self.spec.idle_s
+
+    @property
     def offered(self) -> float:
         """Requests at once that the pipeline has to serve."""
+        if self.asleep:
+            return 0.0
         return max(float(self.demand.inside), self.demand.steady)
 
     @property
@@ -87,7 +94,7 @@ class _Side:
     @property
     def useful(self) -> int:
         """Replicas beyond which another one would find nothing to do."""
-        return min(self.spec.cap, math.ceil(self.demand.steady - self.settings.slack))
+        return 0 if self.asleep else min(self.spec.cap, math.ceil(self.demand.steady - self.settings.slack))
 
     @property
     def load(self) -> float:
@@ -107,6 +114,8 @@ class _Side:
     @property
     def claimed(self) -> int:
         """Replicas that the pipeline competes for: what it wants, and what it has and nearly wants."""
+        if self.asleep:
+            return self.wanted
         nearly = math.ceil(self.demand.steady * self.margin / self.configuration.slots - self.settings.slack)
         return max(self.wanted, min(self.spec.cap, len(self.present), nearly))
 
@@ -286,10 +295,7 @@ def _keep_surplus(side: _Side, board: Board, at: float) -> None:
     if not extra or len(side.seats) + len(extra) > side.spec.cap:
         extra = extra[: max(0, side.spec.cap - len(side.seats))]
     since = side.history.surplus_since
-    surplus_s = at - since if since is not None else 0.0
-    if not side.seats:
-        surplus_s = min(surplus_s, side.demand.idle_for_s) if since is not None else 0.0
-    if surplus_s >= side.spec.idle_s:
+    if side.asleep or (side.seats and since is not None and at - since >= side.spec.idle_s):
         return
     for one in extra:
         seat = board.claim(one)

@@ -1,0 +1,1 @@
+"""Load -> decide -> apply: the node's reconcile loop, its link to the gateways, and the fleets it commands."""

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Annotated, Literal
+from typing import Annotated, Literal, cast
 
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, field_validator
 
@@ -36,9 +36,10 @@ class PoolSettings(BaseModel):
     @classmethod
     def check_cores(cls, value: object) -> object:
         """Numbers once each, at least one."""
-        if isinstance(value, tuple) and (not value or len(set(value)) != len(value)):
+        named = cast("tuple[int, ...]", value) if isinstance(value, tuple) else (0,)
+        if not named or len(set(named)) != len(named):
             raise ValueError("cores must name at least one core, and none of them twice, such as [0, 1]")
-        return value
+        return named if isinstance(value, tuple) else value
 
 
 class ControlSettings(BaseModel):
@@ -59,7 +60,7 @@ class ControlSettings(BaseModel):
     )
     block_retry_s: Seconds = Field(default=60.0, description="Between tries to start a replica of a blocked pipeline.")
     decisions_kept: int = Field(
-        default=10_000, ge=100, le=10_000_000, description="Decisions kept in the database, newest first."
+        default=2_000, ge=100, le=10_000_000, description="Decisions kept in the database, newest first."
     )
     memory_reserve: float = Field(
         default=0.1, ge=0, lt=1, description="Part of an auto pool's memory that replicas leave to everything else."

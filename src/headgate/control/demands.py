@@ -1,0 +1,119 @@
+"""What all gateways together say of the load: reports in, one Demand per pipeline out.
+
+Counts are summed since the last look; what is now (queued, in flight) is the newest word of each gateway.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from dataclasses import dataclass, field
+
+from headgate.allocation.demand import Demand, Seen, learn_demand
+from headgate.core.table import LoadReport, PipelineLoad
+
+STALE_S = 5.0  # a gateway that says nothing for this long (20 reports) is not there any more
+
+
+@dataclass(slots=True)
+class _Sums:
+    arrivals: int = 0
+    settled: int = 0
+    prompt_tokens: int = 0
+    output_tokens: int = 0
+    busy_s: float = 0.0
+    late: int = 0
+
+    def add(self, load: PipelineLoad) -> None:
+        self.arrivals += load.arrivals
+        self.settled += load.settled
+        self.prompt_tokens += load.prompt_tokens
+        self.output_tokens += load.output_tokens
+        self.busy_s += load.busy_s
+        self.late += load.late
+
+
+@dataclass(slots=True)
+class _Gateway:
+    joined: float
+    heard: float
+    report: LoadReport | None = None
+
+
+@dataclass(slots=True)
+class DemandBook:
+    """Reports of all gateways, and what is learned from them. Times are monotonic seconds."""
+
+    demands: dict[str, Demand] = field(default_factory=dict[str, Demand])
+    _gateways: dict[str, _Gateway] = field(default_factory=dict[str, _Gateway])
+    _sums: dict[str, _Sums] = field(default_factory=dict[str, _Sums])
+    _looked: float | None = None
+
+    @property
+    def gateways(self) -> int:
+        """How many gateways are connected."""
+        return len(self._gateways)
+
+    def join(self, gateway: str, now: float) -> None:
+        """A gateway has connected; until its first report nothing is known of what it has in flight."""
+        self._gateways[gateway] = _Gateway(joined=now, heard=now)
+
+    def leave(self, gateway: str) -> None:
+        """A gateway is gone, and with it everything it had queued or in flight."""
+        self._gateways.pop(gateway, None)
+
+    def take(self, report: LoadReport, now: float) -> None:
+        """Take a report of a gateway."""
+        known = self._gateways.setdefault(report.gateway, _Gateway(joined=now, heard=now))
+        known.heard, known.report = now, report
+        for name, load in report.pipelines.items():
+            self._sums.setdefault(name, _Sums()).add(load)
+
+    def learn(self, pipelines: Iterable[str], now: float) -> dict[str, Demand]:
+        """The demand of each of `pipelines` now; what came since the last call is counted once."""
+        for gateway in [name for name, one in self._gateways.items() if now - one.heard > STALE_S]:
+            self.leave(gateway)
+        elapsed_s = 0.0 if self._looked is None else now - self._looked
+        self._looked = now
+        before, self.demands = self.demands, {}
+        for name in pipelines:
+            self.demands[name] = learn_demand(before.get(name, Demand()), self._seen(name, elapsed_s))
+        self._sums.clear()
+        return self.demands
+
+    def in_flight(self, replica: str) -> int:
+        """Requests on a replica, over all gateways, as they last said."""
+        return sum(one.report.in_flight.get(replica, 0) for one in self._gateways.values() if one.report)
+
+    def is_drained(self, replica: str, table_number: int) -> bool:
+        """Whether every gateway has said, knowing a table from `table_number` on, that nothing is in flight there.
+
+        Why the number: a report that was on its way when the replica began to drain proves nothing.
+        """
+        return all(
+            one.report is not None
+            and one.report.table_number >= table_number
+            and not one.report.in_flight.get(replica, 0)
+            for one in self._gateways.values()
+        )
+
+    def suspects(self) -> set[str]:
+        """Replicas that a gateway has seen fail."""
+        return {name for one in self._gateways.values() if one.report for name in one.report.suspects}
+
+    def _seen(self, name: str, elapsed_s: float) -> Seen:
+        loads = [
+            one.report.pipelines[name] for one in self._gateways.values() if one.report and name in one.report.pipelines
+        ]
+        sums = self._sums.get(name, _Sums())
+        return Seen(
+            elapsed_s=elapsed_s,
+            arrivals=sums.arrivals,
+            settled=sums.settled,
+            queued=sum(load.queued for load in loads),
+            in_flight=sum(load.in_flight for load in loads),
+            prompt_tokens=sums.prompt_tokens,
+            output_tokens=sums.output_tokens,
+            busy_s=sums.busy_s,
+            late=sums.late,
+            oldest_wait_s=max((load.oldest_wait_s for load in loads), default=0.0),
+        )

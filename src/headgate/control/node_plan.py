@@ -1,0 +1,141 @@
+"""What a node is to serve, as app hands it over: models resolved to versions and engines, pipelines, capacity.
+
+A plan is a value: a reload makes a new one, and what changed between the two is what has to be done.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+
+import orjson
+
+from headgate.allocation.capacity import Capacity
+from headgate.allocation.packing import check_floors
+from headgate.allocation.pipeline import Configuration, PipelineSpec, Priority
+from headgate.allocation.profile import Profile
+from headgate.control.settings import ControlSettings
+from headgate.core.model import Version
+from headgate.engines.engine import Engine, ModelOptions
+
+_FIRST_LOAD_S = 0.2  # process start to first token of a tiny model; measured ones replace it
+_LOAD_BYTES_PER_S = 1.0e9  # from a warm page cache
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class PlannedModel:
+    """One model, ready to be started. `share` is cores per replica; `engine_facts` any text that changes when the
+    engine's own settings do, so that replicas are replaced then.
+    """
+
+    name: str
+    version: Version
+    options: ModelOptions
+    engine: Engine = field(compare=False)
+    pool: str = "cpu"
+    share: float = 1.0
+    engine_facts: str = ""
+
+    @property
+    def key(self) -> str:
+        """A short text that changes whenever running replicas no longer are what the plan says."""
+        options = self.options
+        facts = {
+            "version": self.version.digest,
+            "engine": self.engine.name,
+            "engine_facts": self.engine_facts,
+            "context": options.context,
+            "slots": options.slots,
+            "threads": options.threads,
+            "gpu_layers": options.gpu_layers,
+            "adapters": options.adapters,
+            "settings": dict(options.settings),
+            "pool": self.pool,
+            "share": self.share,
+        }
+        told = orjson.dumps(facts, option=orjson.OPT_SORT_KEYS, default=str)
+        return hashlib.sha256(told).hexdigest()[:16]
+
+    @property
+    def memory_bytes(self) -> int:
+        """Estimated peak of one replica."""
+        return self.engine.estimate_memory(self.version, self.options).total
+
+    @property
+    def wake_s(self) -> float:
+        """A guess of the seconds from start to a real token, until one was measured."""
+        return _FIRST_LOAD_S + self.version.bytes / _LOAD_BYTES_PER_S
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class PlannedPipeline:
+    """One pipeline; times in seconds, `created` in seconds since the Unix epoch."""
+
+    name: str
+    model: str
+    weight: float = 1.0
+    priority: Priority = "burst"
+    floor: int = 0
+    cap: int = 4
+    queue: int = 64
+    idle_s: float = 30.0
+    timeout_s: float = 120.0
+    first_token_s: float = 0.5
+    per_token_s: float = 0.1
+    created: int = 0
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class NodePlan:
+    """Everything a node serves and with what."""
+
+    capacity: Capacity
+    models: Mapping[str, PlannedModel]
+    pipelines: tuple[PlannedPipeline, ...]
+    settings: ControlSettings = field(default_factory=ControlSettings)
+
+    def model_of(self, pipeline: str) -> PlannedModel | None:
+        """The model of a pipeline, if the plan has that pipeline."""
+        found = next((one for one in self.pipelines if one.name == pipeline), None)
+        return self.models[found.model] if found else None
+
+    def check(self) -> None:
+        """Return when every floor fits its pool and every model its engine.
+
+        Raises FloorsDoNotFit, ModelRefused.
+        """
+        for model in self.models.values():
+            model.engine.check(model.version, model.options)
+        check_floors(self.capacity, build_specs(self, {}))
+
+
+def build_specs(plan: NodePlan, wakes: Mapping[str, float]) -> tuple[PipelineSpec, ...]:
+    """The pipelines as the allocator wants them; `wakes` are measured wake seconds by configuration key."""
+    return tuple(_build_spec(pipeline, plan.models[pipeline.model], wakes) for pipeline in plan.pipelines)
+
+
+def _build_spec(pipeline: PlannedPipeline, model: PlannedModel, wakes: Mapping[str, float]) -> PipelineSpec:
+    key = model.key
+    memory_bytes = model.memory_bytes
+    wake_s = wakes.get(key, model.wake_s)
+    configuration = Configuration(
+        key=key,
+        pool=model.pool,
+        share=model.share,
+        slots=model.options.slots,
+        memory_bytes=memory_bytes,
+        wake_s=wake_s,
+        profile=Profile(load_s=wakes.get(key), memory_bytes=memory_bytes),
+    )
+    return PipelineSpec(
+        name=pipeline.name,
+        configurations=(configuration,),
+        weight=pipeline.weight,
+        floor=pipeline.floor,
+        cap=pipeline.cap,
+        priority=pipeline.priority,
+        first_token_s=pipeline.first_token_s,
+        per_token_s=pipeline.per_token_s,
+        idle_s=pipeline.idle_s,
+    )

@@ -1,0 +1,367 @@
+"""The loop: load demand and what runs, decide, plan, apply. One turn is `tick`, which never waits.
+
+Everything that takes time (loading, draining, stopping) is the fleet's; it comes back as an event, and an event or a
+waiting request causes the next turn at once. Owns the routing table and the record of decisions.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from collections import deque
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+from headgate.allocation.plan import Plan, Start, plan_moves
+from headgate.allocation.policy import decide
+from headgate.allocation.recording import plain_state
+from headgate.allocation.state import Allocation, History, State
+from headgate.control.demands import DemandBook
+from headgate.control.faults import FaultBook
+from headgate.control.fleets.fleet import Event, Fleet, Gone, Member, Ready, StartOrder
+from headgate.control.journal import Journal
+from headgate.control.node_plan import NodePlan, build_specs
+from headgate.control.routes import build_pipelines, build_replicas
+from headgate.core.chance import Chance
+from headgate.core.clock import Clock
+from headgate.core.ids import Ids
+from headgate.core.table import LoadReport, RoutingTable
+
+log = logging.getLogger(__name__)
+
+_KEPT = 200
+_QUIET_S = 3.0  # a node that just started waits this long for gateways before it believes that there are none
+_WAKE_LEARNING = 0.3
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Decision:
+    """One decision that changed something. `state` replays to it; `moves` are what was done at once or planned."""
+
+    id: str
+    at: float
+    number: int
+    trigger: str
+    state: Mapping[str, Any] = field(repr=False)
+    moves: tuple[Mapping[str, Any], ...]
+    reason: str
+
+
+@dataclass(slots=True)
+class _Drain:
+    """A replica that leaves: gateways that know table number `table` send it nothing; `until` bounds the wait."""
+
+    table: int | None
+    until: float
+    stopping: bool = False
+
+
+class Reconciler:
+    """Keeps what runs at what it should be. `publish` gets each new routing table."""
+
+    def __init__(
+        self,
+        *,
+        node: str,
+        plan: NodePlan,
+        fleet: Fleet,
+        journal: Journal,
+        clock: Clock,
+        chance: Chance,
+        ids: Ids,
+        publish: Callable[[RoutingTable], None],
+    ) -> None:
+        self.plan = plan
+        self.demands = DemandBook()
+        self.faults = FaultBook(plan.settings, chance)
+        self.decisions: deque[Decision] = deque(maxlen=_KEPT)
+        self.moves: dict[str, int] = {"start": 0, "drain": 0, "stop": 0}
+        self.crashes = 0
+        self.allocation: Allocation | None = None
+        self._fleet = fleet
+        self._journal = journal
+        self._clock = clock
+        self._ids = ids
+        self._publish = publish
+        self._histories: dict[str, History] = {}
+        self._wakes: dict[str, float] = {}
+        self._draining: dict[str, _Drain] = {}
+        self._last: tuple[object, ...] = ()
+        self._number = journal.last_number()
+        self._began = clock.monotonic()
+        # Why the time: gateways outlive a node, and what they say of tables must not be taken for a newer one's.
+        self.table = RoutingTable(node=node, number=int(clock.now() * 1000), pipelines={}, replicas={})
+        self._epoch = self.table.number
+        self._trigger: str | None = "start"
+        self._due = asyncio.Event()
+        fleet.listen(self._hear)
+        plan.check()
+
+    # -- what others tell --------------------------------------------------------------------------------------------
+
+    def wake(self, trigger: str) -> None:
+        """Have the next turn now."""
+        self._trigger = self._trigger or trigger
+        self._due.set()
+
+    def take_load(self, report: LoadReport) -> None:
+        """Take a gateway's report; one that says that somebody waits, or that a drain is over, causes a turn."""
+        self.demands.take(report, self._clock.monotonic())
+        busy = {one.pipeline for one in self._fleet.members() if one.stage != "draining"}
+        if any(load.queued and name not in busy for name, load in report.pipelines.items()):
+            self.wake("waiting")
+        elif any(not drain.stopping and self._is_drained(name) for name, drain in self._draining.items()):
+            self.wake("drained")
+
+    def join(self, gateway: str) -> None:
+        """A gateway has connected."""
+        self.demands.join(gateway, self._clock.monotonic())
+
+    def leave(self, gateway: str) -> None:
+        """A gateway is gone."""
+        self.demands.leave(gateway)
+        self.wake("gateway gone")
+
+    def apply_plan(self, plan: NodePlan) -> dict[str, list[str]]:
+        """Serve another plan from now on: names of pipelines added, removed, changed (new replicas), adjusted.
+
+        Streams go on: replaced replicas drain. Raises ConfigError and ModelRefused, and then nothing has changed.
+        """
+        plan.check()
+        before = {one.name: one for one in self.plan.pipelines}
+        after = {one.name: one for one in plan.pipelines}
+        both = sorted(before.keys() & after.keys())
+        replaced = [
+            name for name in both if self.plan.models[before[name].model].key != plan.models[after[name].model].key
+        ]
+        adjusted = [name for name in both if name not in replaced and before[name] != after[name]]
+        self.plan = plan
+        self.faults.settings = plan.settings
+        self.faults.settle({name: plan.models[one.model].key for name, one in after.items()})
+        self.wake("reload")
+        return {
+            "added": sorted(after.keys() - before.keys()),
+            "removed": sorted(before.keys() - after.keys()),
+            "replaced": replaced,
+            "adjusted": adjusted,
+        }
+
+    @property
+    def number(self) -> int:
+        """The number of the newest decision."""
+        return self._number
+
+    @property
+    def members(self) -> tuple[Member, ...]:
+        """What runs."""
+        return self._fleet.members()
+
+    # -- the loop ----------------------------------------------------------------------------------------------------
+
+    async def run(self) -> None:
+        """Turn after turn until cancelled. A turn that fails is logged, and the next one tries again."""
+        while True:
+            try:
+                self.tick(self._trigger or "tick")
+            except Exception:
+                log.exception("a turn of the reconcile loop failed")
+            timer = asyncio.ensure_future(self._clock.sleep(self._pause_s()))
+            due = asyncio.ensure_future(self._due.wait())
+            try:
+                await asyncio.wait((timer, due), return_when=asyncio.FIRST_COMPLETED)
+            finally:
+                timer.cancel()
+                due.cancel()
+
+    def tick(self, trigger: str = "tick") -> Decision | None:
+        """One turn; the decision when it changed something."""
+        self._trigger = None
+        self._due.clear()
+        now = self._clock.monotonic()
+        state = self._load_state(now)
+        allocation = self.allocation = decide(state)
+        self._histories = dict(allocation.histories)
+        plan = plan_moves(state.running, allocation.seats, state.capacity)
+        decision = self._record(trigger, state, allocation, plan)
+        self._apply(plan, allocation, now)
+        return decision
+
+    def _pause_s(self) -> float:
+        retry_s = self.faults.next_retry(self._clock.monotonic())
+        tick_s = self.plan.settings.tick_s
+        return tick_s if retry_s is None else min(tick_s, max(0.0, retry_s))
+
+    def _load_state(self, now: float) -> State:
+        names = [one.name for one in self.plan.pipelines]
+        return State(
+            at=now,
+            capacity=self.plan.capacity,
+            pipelines=build_specs(self.plan, self._wakes),
+            demands=self.demands.learn(names, now),
+            running=tuple(one.running(self.demands.in_flight(one.id)) for one in self._fleet.members()),
+            histories={name: self._histories[name] for name in names if name in self._histories},
+            held=self.faults.held(now),
+        )
+
+    def _record(self, trigger: str, state: State, allocation: Allocation, plan: Plan) -> Decision | None:
+        """Write the decision down unless it only repeats that a start still waits for a drain."""
+        if not allocation.changes:
+            self._last = ()
+            return None
+        signature = tuple((one.pipeline, one.before, one.after) for one in allocation.changes)
+        if signature == self._last:
+            return None
+        self._last = signature
+        self._number += 1
+        decision = Decision(
+            id=self._ids.new(),
+            at=self._clock.now(),
+            number=self._number,
+            trigger=trigger,
+            state=plain_state(state),
+            moves=tuple(_plain_move(move) for move in plan.moves if move.kind != "stop"),
+            reason="; ".join(f"{one.pipeline} {one.before} -> {one.after}: {one.reason}" for one in allocation.changes),
+        )
+        self.decisions.append(decision)
+        log.info("decision %d (%s): %s", decision.number, trigger, decision.reason)
+        self._journal.record_decision(
+            {
+                "id": decision.id,
+                "at": decision.at,
+                "number": decision.number,
+                "trigger": trigger,
+                "state": decision.state,
+                "moves": list(decision.moves),
+                "reason": decision.reason,
+            }
+        )
+        return decision
+
+    def _apply(self, plan: Plan, allocation: Allocation, now: float) -> None:
+        reasons = {one.pipeline: one.reason for one in allocation.changes}
+        for start in plan.starts:
+            if not start.after:
+                self._start(start)
+        for drain in plan.drains:
+            self._drain(drain.replica, drain.pipeline, reasons.get(drain.pipeline, "no seat left"), now)
+        self._refresh_table()
+        for stop in plan.stops:
+            self._stop_if_drained(stop.replica, reasons.get(stop.pipeline, "drained"), now)
+
+    def _start(self, start: Start) -> None:
+        seat = start.seat
+        model = self.plan.model_of(seat.pipeline)
+        if model is None:
+            return
+        self._epoch += 1
+        self.moves["start"] += 1
+        self._fleet.start(
+            StartOrder(
+                replica=self._ids.new(),
+                pipeline=seat.pipeline,
+                model=model,
+                configuration=seat.configuration,
+                seat=seat,
+                epoch=self._epoch,
+                ready_s=self.plan.settings.ready_s,
+            )
+        )
+
+    def _drain(self, replica: str, pipeline: str, reason: str, now: float) -> None:
+        self.moves["drain"] += 1
+        stage = next((one.stage for one in self._fleet.members() if one.id == replica), None)
+        self._fleet.drain(replica, reason)
+        planned = next((one for one in self.plan.pipelines if one.name == pipeline), None)
+        # Why at least the request timeout: within it every request on the replica has ended by its own deadline.
+        patience_s = max(self.plan.settings.drain_s, planned.timeout_s if planned else 0.0)
+        # Why None: nobody was ever routed to a replica that was not ready yet.
+        table = None if stage == "starting" else self.table.number + 1
+        self._draining[replica] = _Drain(table=table, until=now + patience_s)
+
+    def _stop_if_drained(self, replica: str, reason: str, now: float) -> None:
+        drain = self._draining.get(replica)
+        if drain is None:  # it was draining when this node took it over
+            drain = _Drain(table=self.table.number, until=now + self.plan.settings.drain_s)
+            self._draining[replica] = drain
+        if drain.stopping:
+            return
+        if not self._is_drained(replica):
+            if now < drain.until:
+                return
+            log.warning("replica %s did not drain in time and is stopped", replica)
+            reason = f"did not drain in time; {reason}"
+        drain.stopping = True
+        self.moves["stop"] += 1
+        self._fleet.stop(replica, reason)
+
+    def _is_drained(self, replica: str) -> bool:
+        drain = self._draining[replica]
+        if drain.table is None:
+            return True
+        if not self.demands.gateways:
+            return self._clock.monotonic() - self._began >= _QUIET_S
+        return self.demands.is_drained(replica, drain.table)
+
+    # -- events and the table ------------------------------------------------------------------------------------------
+
+    def _hear(self, event: Event) -> None:
+        member = event.member
+        if isinstance(event, Ready):
+            self._learn_wake(member)
+            log.info("replica %s of %s is ready after %.3f s", member.id, member.pipeline, member.load_s or 0.0)
+        else:
+            self._draining.pop(member.id, None)
+            if not event.asked:
+                self._count_failure(event)
+        self._refresh_table()
+        self.wake("ready" if isinstance(event, Ready) else "gone")
+
+    def _learn_wake(self, member: Member) -> None:
+        if member.load_s is None or member.adopted:
+            return
+        before = self._wakes.get(member.configuration, member.load_s)
+        self._wakes[member.configuration] = before + _WAKE_LEARNING * (member.load_s - before)
+
+    def _count_failure(self, event: Gone) -> None:
+        member = event.member
+        self.crashes += 1
+        planned = self.plan.model_of(member.pipeline)
+        if planned is None or planned.key != member.configuration:
+            log.warning("replica %s of %s ended: %s", member.id, member.pipeline, event.why)
+            return
+        now = self._clock.monotonic()
+        wait_s = self.faults.count(member.pipeline, member.configuration, event.why, event.ran_s, now)
+        log.warning(
+            "replica %s of %s %s; the next one may start in %.1f s", member.id, member.pipeline, event.why, wait_s
+        )
+
+    def _refresh_table(self) -> None:
+        """Publish a new table when routes changed. A blocked pipeline that has a ready replica is not blocked."""
+        members = self._fleet.members()
+        serving = {one.pipeline for one in members if one.stage == "ready"}
+        blocked = {
+            one.name: None if one.name in serving else self.faults.blocked(one.name) for one in self.plan.pipelines
+        }
+        pipelines = build_pipelines(self.plan, self._wakes, blocked)
+        replicas = build_replicas(members)
+        if pipelines == self.table.pipelines and replicas == self.table.replicas:
+            return
+        self.table = RoutingTable(
+            node=self.table.node, number=self.table.number + 1, pipelines=pipelines, replicas=replicas
+        )
+        self._publish(self.table)
+
+
+def _plain_move(move: Any) -> dict[str, Any]:
+    if isinstance(move, Start):
+        seat = move.seat
+        return {
+            "kind": "start",
+            "pipeline": seat.pipeline,
+            "pool": seat.pool,
+            "devices": list(seat.devices),
+            "share": seat.share,
+            "after": list(move.after),
+        }
+    return {"kind": move.kind, "pipeline": move.pipeline, "replica": move.replica}

@@ -1,0 +1,62 @@
+"""The routing table, made from what is planned and what runs."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+
+from headgate.control.fleets.fleet import Member
+from headgate.control.node_plan import NodePlan, PlannedModel, PlannedPipeline
+from headgate.core.table import PipelineRoute, ReplicaRoute
+
+
+def build_pipelines(
+    plan: NodePlan, wakes: Mapping[str, float], blocked: Mapping[str, str | None]
+) -> dict[str, PipelineRoute]:
+    """The routes of all pipelines; `wakes` are seconds by configuration key, `blocked` reasons by pipeline."""
+    return {
+        pipeline.name: _build_pipeline(pipeline, plan.models[pipeline.model], wakes, blocked.get(pipeline.name))
+        for pipeline in plan.pipelines
+    }
+
+
+def build_replicas(members: Iterable[Member]) -> dict[str, ReplicaRoute]:
+    """The routes of all replicas."""
+    return {
+        member.id: ReplicaRoute(
+            id=member.id,
+            pipeline=member.pipeline,
+            version=member.version,
+            engine=member.engine,
+            address=member.address,
+            secret=member.secret,
+            epoch=member.epoch,
+            slots=member.slots,
+            device=member.device,
+            pool=member.pool,
+            share=member.share,
+            state=member.stage,
+        )
+        for member in members
+    }
+
+
+def _build_pipeline(
+    pipeline: PlannedPipeline, model: PlannedModel, wakes: Mapping[str, float], blocked: str | None
+) -> PipelineRoute:
+    return PipelineRoute(
+        name=pipeline.name,
+        model=model.name,
+        version=model.version.digest,
+        engine=model.engine.name,
+        task=model.version.task,
+        context=model.options.context,
+        queue=pipeline.queue,
+        weight=pipeline.weight,
+        first_token_s=pipeline.first_token_s,
+        per_token_s=pipeline.per_token_s,
+        timeout_s=pipeline.timeout_s,
+        created=pipeline.created,
+        leaves_walls=model.engine.leaves_walls,
+        wake_s=round(wakes.get(model.key, model.wake_s), 3),
+        blocked=blocked,
+    )
