@@ -17,6 +17,7 @@ from headgate.gateway import metrics
 from headgate.gateway.access import require
 from headgate.gateway.endpoints import Desk, Endpoint, read_chat, read_completion, read_embedding, read_response
 from headgate.gateway.exchange import JSON, Exchange, Receive, Scope, Send
+from headgate.gateway.openapi import openapi_bytes
 
 Application = Callable[[Scope, Receive, Send], Awaitable[None]]
 Answer = Callable[[Exchange, dict[str, str]], Awaitable[tuple[bytes, bytes]]]
@@ -35,6 +36,7 @@ class Door:
             "/v1/responses": Endpoint(desk, "chat", read_response),
         }
         self._add("GET", "/health", None, self._health)
+        self._add("GET", "/openapi.json", None, self._openapi)
         self._add("GET", "/metrics", ("scrape",), self._metrics)
         self._add("GET", "/v1/models", ("user",), self._models)
         self._add("GET", "/v1/models/{name}", ("user",), self._model)
@@ -99,6 +101,9 @@ class Door:
         if fault is not None:
             raise Unavailable(fault, retry_after_s=5.0)
         return JSON[1], orjson.dumps({"status": "ok", "version": __version__})
+
+    async def _openapi(self, exchange: Exchange, parameters: dict[str, str]) -> tuple[bytes, bytes]:
+        return JSON[1], openapi_bytes()
 
     async def _metrics(self, exchange: Exchange, parameters: dict[str, str]) -> tuple[bytes, bytes]:
         return metrics.CONTENT_TYPE, self._desk.metrics.render()
