@@ -1,6 +1,6 @@
 """Many small rows in one durable transaction, straight through the driver, for a thread of its own.
 
-Why not Core statements here: in groups of 10 requests Core took 132 microseconds of CPU a request,
+Why not Core statements here: on two quiet cores, in groups of 10 requests, Core took 132 microseconds of CPU a request,
 its exec_driver_sql 72, one statement with many VALUES 65 and the driver's executemany 52
 (`benchmarks/ledger.py` measures again).
 """
