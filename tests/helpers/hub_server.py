@@ -34,7 +34,7 @@ class HubServer:
     ranges: bool = True
     failures: list[int] = field(default_factory=list)  # statuses of the next answers of /cdn and /files
     redirect: str | None = None  # where /files/moved leads
-    cdn: str = ""  # host of the redirect's target; the server itself when empty
+    cdn: str = ""  # where the redirect of a file leads; this server by another name when empty
     requests: list[tuple[str, str, dict[str, str]]] = field(default_factory=list)
     port: int = 0
 
@@ -115,7 +115,7 @@ class _Handler(BaseHTTPRequestHandler):
             "X-Linked-Size": str(len(content)),
             "X-Linked-Etag": f'"{hub.sha256 or hashlib.sha256(content).hexdigest()}"',
             "ETag": '"lfs-pointer"',
-            "Location": f"{hub.cdn or hub.url}/cdn/{name}?signature=secret",
+            "Location": f"{hub.cdn or f'http://localhost:{hub.port}'}/cdn/{name}?signature=secret",
         }
         return self._answer(302, headers)
 

@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+import time
 from pathlib import Path
 from typing import Any
 
-from headgate.core.chance import SeededChance
+from headgate.core.chance import SystemChance
 from headgate.core.clock import ManualClock
 from headgate.core.ids import Ids
 from headgate.registry.catalogue import Registry
@@ -18,10 +19,9 @@ def make_registry(folder: Path, *, smoke: Any = None, clock: ManualClock | None 
     """A registry in `folder`; called twice on one folder, the second sees what the first kept."""
     database = Database(sqlite_url(folder / "headgate.db"))
     migrate(database)
-    clock = clock or ManualClock(4e9)
+    clock = clock or ManualClock(time.time() + 60)  # files made by a test are older
     options.setdefault("wait", lambda _seconds: None)
-    # Why a seed that moves on: two registries on one folder must not make the same ids.
-    ids = Ids(clock, SeededChance(len(list(folder.rglob("*")))))
+    ids = Ids(clock, SystemChance())  # several registries on one folder must not make the same ids
     return Registry(
         folder=folder / "models", database=database, clock=clock, ids=ids, smoke=smoke or SmokeDouble(), **options
     )

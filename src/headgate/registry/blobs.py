@@ -63,9 +63,9 @@ class BlobStore:
     @contextmanager
     def stage(self) -> Generator[Staging]:
         """A folder for bytes on their way in. Whatever is still in it at the end is deleted."""
-        folder = self._staging / self._ids.new()
         with ExitStack() as stack:
             with self.locked():  # until its own lock is held, a sweep would take the new folder for a dead one
+                folder = self._staging / self._ids.new()
                 folder.mkdir(mode=0o700)
                 stack.callback(shutil.rmtree, folder, ignore_errors=True)
                 stack.enter_context(_lock(folder / ".lock", wait=True))

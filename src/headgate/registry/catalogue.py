@@ -12,7 +12,7 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any, Literal
 
-from sqlalchemy import Connection, delete, insert, select, update
+from sqlalchemy import Connection, delete, func, insert, select, update
 
 from headgate.core.clock import Clock, SystemClock
 from headgate.core.errors import HeadgateError, ModelNotFound, ModelRefused
@@ -20,7 +20,7 @@ from headgate.core.ids import Ids
 from headgate.core.model import Version
 from headgate.registry.blobs import BlobStore, Damage
 from headgate.registry.download import Downloader
-from headgate.registry.fetch import Fetcher
+from headgate.registry.fetch import Fetched, Fetcher
 from headgate.registry.intake import (
     Candidate,
     Smoke,
@@ -133,15 +133,16 @@ class Registry:
             raise ModelRefused(
                 f"Sources of the kind {parsed.kind} are switched off by registry.sources.", param="source"
             )
+        started = self._clock.now()  # what is written to the source from now on may not be in the version
         with self._blobs.locked():
-            self._blobs.sweep(now=self._clock.now())
+            self._blobs.sweep(now=started)
         with self._blobs.stage() as staging:
             candidate = self._judge(parsed, staging, licence, from_configuration, progress)
             version = candidate.version
             check_licence(version.licence, self._settings)
             if self._row(version.digest) is None:
                 self._try(version, progress)
-            return self._keep(name, candidate)
+            return self._keep(name, candidate, started)
 
     def ensure(self, name: str, source: str, *, progress: Progress = no_progress) -> Added:
         """As `add` for a source in headgate.yaml, but nothing is fetched when the name already has what it names.
@@ -266,40 +267,46 @@ class Registry:
                 f"The model could not be tried: {type(error).__name__}. `headgate doctor` may say why."
             ) from error
 
-    def _keep(self, name: str, candidate: Candidate) -> Added:
+    def _keep(self, name: str, candidate: Candidate, started: float) -> Added:
         version, fetched = candidate.version, candidate.fetched
         with self._blobs.locked():
-            if fetched is not None:
-                if fetched.is_folder:
-                    _, place = self._blobs.keep_folder(fetched.files)
-                    place = place / candidate.main
-                else:
-                    place = self._blobs.keep_file(fetched.files[0])
-                version = moved(version, str(place))
             try:
+                if fetched is not None:
+                    version = moved(version, str(self._place(fetched) / candidate.main))
                 with self._database.write(durable=True) as connection:
-                    outcome = self._record(connection, name, version)
+                    outcome = self._record(connection, name, version, started)
             except BaseException:
                 self._drop_orphans()
                 raise
         kept = self.get_version(version.digest)
         return Added(name=name, version=kept, outcome=outcome, left_out=fetched.left_out if fetched else ())
 
-    def _record(self, connection: Connection, name: str, version: Version) -> Literal["added", "moved", "unchanged"]:
+    def _place(self, fetched: Fetched) -> Path:
+        if fetched.is_folder:
+            return self._blobs.keep_folder(fetched.files)[1]
+        return self._blobs.keep_file(fetched.files[0])
+
+    def _record(
+        self, connection: Connection, name: str, version: Version, started: float
+    ) -> Literal["added", "moved", "unchanged"]:
         now = self._clock.now()
         if connection.execute(select(versions.c.digest).where(versions.c.digest == version.digest)).first() is None:
             row = asdict(version) | {"path": self._relative(version.path), "created_at": now, "verified_at": now}
             connection.execute(insert(versions).values(row))
         current = connection.execute(select(models.c.current_digest).where(models.c.name == name)).first()
+        link = {"name": name, "digest": version.digest, "added_at": started}
         if current is not None and current[0] == version.digest:
+            known = (model_versions.c.name == name) & (model_versions.c.digest == version.digest)
+            newest = select(func.max(model_versions.c.added_at)).where(known).scalar_subquery()
+            latest = known & (model_versions.c.added_at == newest)
+            connection.execute(update(model_versions).where(latest).values(added_at=started))
             return "unchanged"
         if current is None:
             connection.execute(insert(models).values(name=name, current_digest=version.digest, created_at=now))
         else:
             statement = update(models).where(models.c.name == name)
             connection.execute(statement.values(current_digest=version.digest))
-        row = {"name": name, "digest": version.digest, "added_at": now}
-        self._database.upsert(connection, model_versions, row, update=())
+        self._database.upsert(connection, model_versions, link, update=())
         return "added" if current is None else "moved"
 
     def _forget(self, connection: Connection, name: str, digest: str | None) -> None:

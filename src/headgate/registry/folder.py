@@ -134,7 +134,7 @@ def _walk(folder: Path, depth: int) -> list[Path]:
     try:
         for path in sorted(folder.iterdir()):
             if path.is_dir():
-                if not path.name.startswith("."):
+                if not path.name.startswith(".") and not path.is_symlink():
                     found += _walk(path, depth - 1) if depth > 1 else []
             else:
                 found.append(path)

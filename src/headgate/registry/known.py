@@ -55,7 +55,8 @@ def _is_untouched(
         statuses = [(file.stat(), size) for file, size in sizes.items()]
     except OSError:
         return False
-    return all(status.st_size == size and status.st_mtime < added_at for status, size in statuses)
+    # Why the change time: it also tells of another file that was moved here and kept its own time of writing.
+    return all(status.st_size == size and max(status.st_mtime, status.st_ctime) < added_at for status, size in statuses)
 
 
 def _is_hub_file(source: HubSource, version: Version) -> bool:

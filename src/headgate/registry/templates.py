@@ -18,6 +18,7 @@ import subprocess
 import sys
 from contextlib import suppress
 from datetime import UTC, datetime
+from pathlib import Path
 from typing import Any, NoReturn, cast
 
 from jinja2 import TemplateError, nodes
@@ -34,6 +35,7 @@ MAX_RANGE = 10_000
 MAX_REPEAT = 100_000
 MEMORY_BYTES = 512 * 2**20
 
+_PACKAGES = Path(__file__).parents[2]  # the child must find this very package, also when it is not installed
 _WIDE = re.compile(r"%[^a-zA-Z%]*([0-9]{4}|\*)")
 
 CONVERSATION = ({"role": "user", "content": "Hello, headgate."},)
@@ -53,12 +55,12 @@ def check_template(template: str, *, now: float, timeout_s: float = 5.0, tokens:
         )
     request = {"template": template, "now": now, "tokens": tokens or {}, "timeout_s": timeout_s}
     child = subprocess.Popen(
-        [sys.executable, "-I", "-m", "headgate.registry.templates"],
+        [sys.executable, "-s", "-P", "-m", "headgate.registry.templates"],
         stdin=subprocess.PIPE,
         stdout=subprocess.PIPE,
         stderr=subprocess.DEVNULL,
         start_new_session=True,
-        env={"PATH": os.environ.get("PATH", ""), "LANG": "C.UTF-8"},
+        env={"PATH": os.environ.get("PATH", ""), "LANG": "C.UTF-8", "PYTHONPATH": str(_PACKAGES)},
     )
     try:
         # Why twice and more: the child limits its own processor time; the wall is for a machine that is busy.
