@@ -12,7 +12,7 @@ BIN := $(VENV)/bin
 STAMPS := $(VENV)/stamps
 PIP := $(BIN)/python -m pip --disable-pip-version-check --no-input
 UV_VERSION := 0.13.9
-BENCHMARKS := $(filter-out benchmarks/__init__.py,$(wildcard benchmarks/[a-z]*.py))
+BENCHMARKS = $(shell grep -l '^if __name__' benchmarks/*.py)
 say = @printf '\n== %s\n' "$(1)"
 
 .PHONY: help demo test unit check lint types imports sizes docs bench lock build clean
@@ -58,9 +58,9 @@ docs: $(STAMPS)/dev ## write docs/reference/ anew from the code
 bench: $(STAMPS)/dev ## run every benchmark; results go to benchmarks/results/ (needs wrk)
 	@command -v wrk >/dev/null || { echo "benchmarks/gateway.py needs wrk: apt-get install wrk" >&2; exit 1; }
 	@mkdir -p benchmarks/results
-	@for file in $(BENCHMARKS); do \
-	  printf '\n== %s\n' "$$file"; \
-	  $(BIN)/python $$file --json benchmarks/results/$$(basename $$file .py).json; \
+	@for name in $(basename $(notdir $(BENCHMARKS))); do \
+	  printf '\n== %s\n' "$$name"; \
+	  $(BIN)/python -m benchmarks.$$name --json benchmarks/results/$$name.json; \
 	done
 
 lock: $(BIN)/python ## resolve the three lock files again (UPGRADE=--upgrade takes newer versions)
