@@ -53,6 +53,11 @@ class DemandBook:
         """How many gateways are connected."""
         return len(self._gateways)
 
+    @property
+    def names(self) -> frozenset[str]:
+        """The ids of the gateways that are connected."""
+        return frozenset(self._gateways)
+
     def join(self, gateway: str, now: float) -> None:
         """A gateway has connected; until its first report nothing is known of what it has in flight."""
         self._gateways[gateway] = _Gateway(joined=now, heard=now)

@@ -252,7 +252,8 @@ class Reconciler:
     def _start(self, start: Start) -> None:
         seat = start.seat
         model = self.plan.model_of(seat.pipeline)
-        if model is None:
+        pool = self.plan.capacity.pool(seat.pool)
+        if model is None or pool is None:
             return
         self._epoch += 1
         self.moves["start"] += 1
@@ -263,6 +264,7 @@ class Reconciler:
                 model=model,
                 configuration=seat.configuration,
                 seat=seat,
+                kind=pool.kind,
                 epoch=self._epoch,
                 ready_s=self.plan.settings.ready_s,
             )

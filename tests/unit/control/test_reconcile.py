@@ -1,6 +1,7 @@
 import asyncio
 import json
 from dataclasses import replace
+from itertools import pairwise
 
 import orjson
 import pytest
@@ -127,7 +128,7 @@ async def test_crashes_back_off_and_then_block_the_pipeline_with_the_reason():
         world.fleet.failing = {"a"}
         await world.run(20.0)
         starts = [at for at, what, _ in world.fleet.history if what == "start"]
-        gaps = [later - earlier for earlier, later in zip(starts, starts[1:], strict=False)]
+        gaps = [later - earlier for earlier, later in pairwise(starts)]
         assert len(starts) == 4
         assert gaps == sorted(gaps) and gaps[0] < 1.3 < 3.0 <= gaps[2]
         route = world.tables[-1].pipelines["a"]

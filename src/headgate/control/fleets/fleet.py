@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass, field
-from typing import Protocol
+from typing import Literal, Protocol
 
 from headgate.allocation.state import Running, Seat, Stage
 from headgate.control.node_plan import NodePlan, PlannedModel
@@ -13,13 +13,17 @@ from headgate.core.secret import Secret
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class StartOrder:
-    """One replica to start: who it is, what it runs, where it sits. `ready_s` is its patience in seconds."""
+    """One replica to start: who it is, what it runs, where it sits (on cores or GPUs).
+
+    `ready_s` is how many seconds it may take to its first token.
+    """
 
     replica: str
     pipeline: str
     model: PlannedModel
     configuration: str
     seat: Seat
+    kind: Literal["cpu", "gpu"]
     epoch: int
     ready_s: float
 
