@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import difflib
 import os
 import re
@@ -101,17 +102,42 @@ def load_settings(path: Path | None) -> Settings:
 
     Raises ConfigError with file, line, setting and cure.
     """
+    return read_settings(path)[0]
+
+
+def read_settings(path: Path | None) -> tuple[Settings, bytes]:
+    """As `load_settings`, and the YAML text that says them. Raises ConfigError."""
     if path is None:
         if not DEFAULT_FILE.exists():
-            return bundled_settings()
+            return bundled_settings(), yaml.safe_dump(_bundled_document(), sort_keys=False).encode()
         path = DEFAULT_FILE
+    text = _read_file(path)
+    return parse_settings(text, str(path)), text
+
+
+def find_state(path: Path | None) -> Path:
+    """The state folder that `path` (headgate.yaml here by default) names, whatever else is wrong in that file.
+
+    Why so lenient: `headgate down` and `headgate status` must work while the file is being edited.
+    Raises ConfigError when a file was named and cannot be read.
+    """
+    named, path = path is not None, path or DEFAULT_FILE
+    document: object = None
+    if named or path.exists():
+        with contextlib.suppress(yaml.YAMLError, UnicodeDecodeError, ValueError, RecursionError):
+            document = yaml.safe_load(_read_file(path))
+    state: object = cast("dict[str, object]", document).get("state") if isinstance(document, dict) else None
+    return Path(state).expanduser() if isinstance(state, str) and state else default_state()
+
+
+def _read_file(path: Path) -> bytes:
     try:
         text = path.read_bytes()
     except OSError as error:
         raise ConfigError(f"{path}: cannot be read ({error.strerror}). Name another file with --config.") from None
     if len(text) > MAX_CONFIG_BYTES:
         raise ConfigError(f"{path}: larger than {MAX_CONFIG_BYTES} bytes; that is no headgate.yaml.")
-    return parse_settings(text, str(path))
+    return text
 
 
 def parse_settings(text: bytes | str, shown: str = "headgate.yaml") -> Settings:
@@ -129,12 +155,15 @@ def parse_settings(text: bytes | str, shown: str = "headgate.yaml") -> Settings:
 
 def bundled_settings() -> Settings:
     """What `headgate up` serves in a folder without headgate.yaml: the bundled models."""
+    return Settings.model_validate(_bundled_document())
+
+
+def _bundled_document() -> dict[str, Any]:
     names = ("ticket-category", "ticket-extract", "ticket-summary")
     models = {
         name: {"source": f"bundled:{name}", "cores": 0.25 if name == "ticket-category" else 0.5} for name in names
     }
-    pipelines = {name: {"model": name} for name in names}
-    return Settings.model_validate({"models": models, "pipelines": pipelines})
+    return {"models": models, "pipelines": {name: {"model": name} for name in names}}
 
 
 def json_schema() -> dict[str, Any]:

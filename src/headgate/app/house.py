@@ -66,6 +66,11 @@ class Places:
         """The configuration in force: the last good one."""
         return self.state / _APPLIED
 
+    @property
+    def source(self) -> Path:
+        """Names the file that the configuration in force was read from; SIGHUP reads that again."""
+        return self.state / "source.txt"
+
     def make(self) -> None:
         """Make the folders, for this user only."""
         for folder in (self.state, self.run.parent, self.run, self.logs, self.models):

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
+from concurrent.futures import ThreadPoolExecutor
 from typing import TYPE_CHECKING
 
 from headgate.allocation.capacity import Capacity, Node, Pool
@@ -11,6 +12,7 @@ from headgate.core.errors import ConfigError
 from headgate.core.model import Version
 from headgate.engines.catalogue import choose_engine
 from headgate.engines.engine import Engine, ModelOptions
+from headgate.registry.staging import Progress, no_progress
 from headgate.workers.hardware import HardwareFacts, load_hardware
 
 if TYPE_CHECKING:
@@ -22,16 +24,26 @@ _NODE = "local"
 _DEFAULT_CONTEXT = 4096
 
 
-def ensure_models(house: House, settings: Settings) -> dict[str, Version]:
+Watch = Callable[[str], Progress]
+"""From a model's name to who is told of its progress."""
+
+
+def ensure_models(house: House, settings: Settings, watch: Watch = lambda _name: no_progress) -> dict[str, Version]:
     """Every model of the configuration by its name there, added to the registry where it is missing. Blocks.
 
-    Raises ModelRefused, ModelNotFound.
+    Several at once, because each waits for its own download and its own smoke inference. Raises ModelRefused,
+    ModelNotFound.
     """
     registry = house.registry()
-    versions: dict[str, Version] = {}
-    for name, model in settings.models.items():
-        versions[name] = registry.ensure(name, model.source).version if model.source else registry.get(name)
-    return versions
+
+    def ensure(name: str, model: ModelSettings) -> Version:
+        if model.source:
+            return registry.ensure(name, model.source, progress=watch(name)).version
+        return registry.get(name)
+
+    with ThreadPoolExecutor(max_workers=4, thread_name_prefix="model") as pool:
+        waiting = {name: pool.submit(ensure, name, model) for name, model in settings.models.items()}
+        return {name: one.result() for name, one in waiting.items()}
 
 
 def build_plan(settings: Settings, versions: Mapping[str, Version], engines: dict[str, Engine], now: float) -> NodePlan:

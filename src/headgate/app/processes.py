@@ -65,10 +65,11 @@ def write_spec(settings: Settings, places: Places) -> Path:
 
 
 def load_applied() -> Settings:
-    """The configuration in force, as the supervisor's children find it."""
+    """The configuration in force, as the supervisor's children find it. The state folder is the one they were told."""
     from headgate.config import load_settings
 
-    return load_settings(Path(os.environ["HEADGATE_APPLIED"]))
+    settings = load_settings(Path(os.environ["HEADGATE_APPLIED"]))
+    return settings.model_copy(update={"state": Path(os.environ["HEADGATE_STATE"])})
 
 
 def log_to_stderr(name: str) -> None:

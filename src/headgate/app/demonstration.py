@@ -1,0 +1,259 @@
+"""The demo's house and its measuring: three bundled pipelines on few cores, under a load that moves between them.
+
+Owns no words and no screen: the command shows what comes out of here.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import os
+import subprocess
+import sys
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from headgate.app.house import Places
+from headgate.app.local_admin import LocalAdmin
+from headgate.app.starting import stop
+from headgate.core.chance import SeededChance
+from headgate.core.clock import SystemClock
+from headgate.core.errors import HeadgateError, UpstreamFailed
+from headgate.core.secret import Secret
+from headgate.engines.http import HttpClient
+from headgate.evaluation.burst import Arrival, Phase, plan_arrivals, plan_phases
+from headgate.evaluation.load_probe import ChatProbe, drive
+from headgate.evaluation.samples import Sample
+from headgate.evaluation.tickets import write_ticket
+from headgate.workers.hardware import load_hardware
+from headgate.workers.supervisor_state import load_state
+
+PIPELINES = ("ticket-extract", "ticket-summary", "ticket-category")
+ORDER = ("ticket-extract", "ticket-summary", "ticket-category", "ticket-extract")
+_MAX_TOKENS = {"ticket-extract": 120, "ticket-summary": 48}
+_MOST_CORES = 2  # few, so that there is something to share
+_REPLICAS = 4  # that fit into them
+_BUSY = 0.6  # part of the cores that the hot pipeline asks for on average; its bursts ask for more than there is
+_CALM_PER_S = 25.0  # the most requests a second that the linear model is sent: it would take thousands
+_LOOK_S = 0.25
+_TRIALS = 6
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Opened:
+    """A running demo house. `started_s` is how long `headgate up` took."""
+
+    config: Path
+    places: Places
+    url: str
+    key: Secret = field(repr=False)
+    started_s: float
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Trial:
+    """What a pipeline did before the load: seconds from asleep to its first token, and of one request once awake."""
+
+    wake_s: float
+    request_s: float
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Move:
+    """One decision that moved replicas, `at_s` seconds after the load began; `kinds` has a (kind, pipeline) a replica."""
+
+    at_s: float
+    reason: str
+    kinds: tuple[tuple[str, str], ...]
+
+
+@dataclass(slots=True)
+class Progress:
+    """How the load goes, as it goes. `replicas` has one count for each look, by pipeline."""
+
+    seconds: float
+    elapsed_s: float = 0.0
+    sent: int = 0
+    in_flight: int = 0
+    hot: str = ""
+    status: dict[str, Any] = field(default_factory=dict[str, Any])
+    samples: list[Sample] = field(default_factory=list[Sample])
+    moves: list[Move] = field(default_factory=list[Move])
+    replicas: dict[str, list[int]] = field(default_factory=dict[str, list[int]])
+
+    def moved(self, pipeline: str | None = None) -> int:
+        """Replicas started or drained, of one pipeline or of all."""
+        return sum(1 for move in self.moves for _, name in move.kinds if pipeline in (None, name))
+
+
+def write_configuration(folder: Path) -> Path:
+    """The demo's headgate.yaml in `folder`: about four replicas fit, three pipelines want them."""
+    cores = min(_MOST_CORES, len(load_hardware().core_ids))
+    share = cores / _REPLICAS
+    lines = [f"state: {folder / 'state'}", "gateway: {port: 0, drain_s: 10}", f"pools: {{cpu: {{cores: {cores}}}}}"]
+    lines.append("models:")
+    for name in PIPELINES:
+        part = share / 2 if name == "ticket-category" else share
+        lines.append(f"  {name}: {{source: 'bundled:{name}', cores: {part:g}, slots: 4}}")
+    lines.append("pipelines:")
+    lines += [f"  {name}: {{model: {name}, cap: 4, queue: 1024, idle_s: 4, timeout_s: 120}}" for name in PIPELINES]
+    path = folder / "headgate.yaml"
+    path.write_text("\n".join(lines) + "\n", encoding="utf-8")
+    return path
+
+
+def open_house(config: Path, clock: SystemClock) -> Opened:
+    """Run `headgate up` as a user would. Raises HeadgateError with what it said."""
+    began = clock.monotonic()
+    command = (sys.executable, "-P", "-m", "headgate", "up", "--config", str(config), "--detach", "--json")
+    process = subprocess.Popen(
+        command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, start_new_session=True, env=_environment()
+    )
+    try:
+        output, errors = process.communicate()
+    except BaseException:
+        process.wait()  # it either serves by then, and is taken down, or it never will
+        raise
+    if process.returncode:
+        raise HeadgateError(f"`headgate up` failed: {errors.decode(errors='replace').strip()[-2000:]}")
+    told: dict[str, Any] = json.loads(output)
+    return Opened(
+        config=config,
+        places=Places(state=Path(told["state"])),
+        url=told["url"],
+        key=Secret(told["admin_key"]),
+        started_s=clock.monotonic() - began,
+    )
+
+
+def close_house(config: Path, clock: SystemClock) -> None:
+    """Take the demo's house down, if it runs, dropping what is in flight."""
+    places = Places(state=config.parent / "state")
+    account = load_state(places.run / "supervisor.json")
+    if account is not None:
+        stop(account, clock, now=True, watch=lambda _waited_s: None)
+
+
+async def try_pipelines(opened: Opened, clock: SystemClock, on_trial: Callable[[str, Trial], None]) -> dict[str, Trial]:
+    """Ask each pipeline a few things one after another: how fast it wakes, how fast it is. Raises UpstreamFailed."""
+    client = HttpClient(clock)
+    trials: dict[str, Trial] = {}
+    try:
+        probe = ChatProbe(client, opened.url, opened.key, clock, make_body(0))
+        for name in PIPELINES:
+            arrivals = [Arrival(number=number, at_s=0.0, pipeline=name) for number in range(_TRIALS)]
+            samples = [await probe(arrival, clock.monotonic()) for arrival in arrivals]
+            failed = next((one for one in samples if one.failure is not None), None)
+            if failed is not None:
+                raise UpstreamFailed(f"{name} does not answer: {failed.failure}. `headgate doctor` may say why.")
+            awake = sorted(one.latency_s for one in samples[1:])
+            trials[name] = Trial(wake_s=samples[0].first_token_s or 0.0, request_s=awake[len(awake) // 2])
+            on_trial(name, trials[name])
+    finally:
+        await client.close()
+    return trials
+
+
+def plan_load(
+    trials: Mapping[str, Trial], *, seconds: float, seed: int
+) -> tuple[tuple[Phase, ...], tuple[Arrival, ...]]:
+    """The phases and arrivals, as fast as this machine's trials allow: bursts ask for more than there is."""
+    cores = min(_MOST_CORES, len(load_hardware().core_ids))
+    rates = {name: min(_BUSY * cores / max(trial.request_s, 1e-3), _CALM_PER_S) for name, trial in trials.items()}
+    phases = plan_phases(ORDER, seconds=seconds, hot_per_s=rates)
+    return phases, plan_arrivals(phases, SeededChance(seed))
+
+
+async def run_load(
+    opened: Opened,
+    phases: tuple[Phase, ...],
+    arrivals: tuple[Arrival, ...],
+    clock: SystemClock,
+    *,
+    seed: int,
+    show: Callable[[Progress], None],
+) -> Progress:
+    """Send the load and watch the house while it is answered; `show` is called about four times a second."""
+    progress = Progress(seconds=phases[-1].until_s)
+    client = HttpClient(clock)
+    probe = ChatProbe(client, opened.url, opened.key, clock, make_body(seed))
+    async with LocalAdmin(opened.places, clock) as admin:
+        watcher = _Watcher(admin, progress, phases, clock)
+        await watcher.begin()
+        watching = asyncio.create_task(watcher.run(lambda: probe.in_flight, show))
+        try:
+            await drive(arrivals, probe, clock, progress.samples.append)
+        finally:
+            watching.cancel()
+            await asyncio.gather(watching, return_exceptions=True)
+            await client.close()
+        await watcher.look(probe.in_flight)
+    show(progress)
+    return progress
+
+
+def make_body(seed: int) -> Callable[[Arrival], dict[str, Any]]:
+    """From an arrival to its request: a ticket of its own, the same for the same seed and number."""
+
+    def body(arrival: Arrival) -> dict[str, Any]:
+        ticket = write_ticket(SeededChance(seed * 1_000_003 + arrival.number))
+        made: dict[str, Any] = {"messages": [{"role": "user", "content": ticket}], "temperature": 0}
+        if arrival.pipeline in _MAX_TOKENS:
+            made["max_tokens"] = _MAX_TOKENS[arrival.pipeline]
+        return made
+
+    return body
+
+
+class _Watcher:
+    """Looks at the house over the admin socket, as `headgate top` does."""
+
+    def __init__(self, admin: LocalAdmin, progress: Progress, phases: tuple[Phase, ...], clock: SystemClock) -> None:
+        self._admin = admin
+        self._progress = progress
+        self._phases = phases
+        self._clock = clock
+        self._began = clock.monotonic()
+        self._began_at = clock.now()
+        self._known = 0
+
+    async def begin(self) -> None:
+        """Forget the decisions made so far."""
+        decisions = await self._decisions()
+        self._known = max((one["number"] for one in decisions), default=0)
+        self._began, self._began_at = self._clock.monotonic(), self._clock.now()
+
+    async def run(self, in_flight: Callable[[], int], show: Callable[[Progress], None]) -> None:
+        """Look again and again until cancelled."""
+        while True:
+            await self.look(in_flight())
+            show(self._progress)
+            await self._clock.sleep(_LOOK_S)
+
+    async def look(self, in_flight: int) -> None:
+        """One look."""
+        progress = self._progress
+        progress.status = await self._admin.ask("GET", "/admin/status")
+        for one in sorted(await self._decisions(), key=lambda one: one["number"]):
+            if one["number"] > self._known:
+                self._known = one["number"]
+                kinds = tuple((move["kind"], move["pipeline"]) for move in one["moves"])
+                progress.moves.append(Move(at_s=one["at"] - self._began_at, reason=one["reason"], kinds=kinds))
+        progress.elapsed_s = self._clock.monotonic() - self._began
+        phase = next((one for one in self._phases if progress.elapsed_s < one.until_s), None)
+        progress.hot = phase.hot if phase else ""
+        progress.in_flight = in_flight
+        progress.sent = in_flight + len(progress.samples)
+        for name, one in progress.status.get("pipelines", {}).items():
+            progress.replicas.setdefault(name, []).append(one["ready"] + one["starting"])
+
+    async def _decisions(self) -> list[dict[str, Any]]:
+        answer: Any = await self._admin.ask("GET", "/admin/decisions")
+        return answer["decisions"] if isinstance(answer, dict) else answer
+
+
+def _environment() -> dict[str, str]:
+    """Ours without what would lead `headgate up` to another house."""
+    return {key: value for key, value in os.environ.items() if key not in ("HEADGATE_STATE", "HEADGATE_CONFIG")}

@@ -1,0 +1,148 @@
+"""How the demo looks while it runs and when it is over."""
+
+from __future__ import annotations
+
+from types import TracebackType
+from typing import TYPE_CHECKING, Self
+
+from rich.console import Console, Group, RenderableType
+from rich.live import Live
+from rich.table import Table
+from rich.text import Text
+
+from headgate.cli.output import make_table
+
+if TYPE_CHECKING:
+    from headgate.app.demonstration import Progress
+
+_LINE_EVERY_S = 2.0
+_BARS = " ▂▄▆█"
+_RECENT_S = 3.0
+_LOOKS_SHOWN = 60
+_DECISIONS_SHOWN = 5
+
+
+class View:
+    """Shows progress: a table that changes on a terminal, else a line every two seconds."""
+
+    def __init__(self, console: Console) -> None:
+        self._console = console
+        self._live = Live(console=console, auto_refresh=False) if console.is_terminal else None
+        self._next_s = 0.0
+
+    def __enter__(self) -> Self:
+        if self._live is not None:
+            self._live.start()
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        if self._live is not None:
+            self._live.stop()
+
+    def show(self, progress: Progress) -> None:
+        """Show how it stands."""
+        if self._live is not None:
+            self._live.update(_live_view(progress), refresh=True)
+        elif progress.elapsed_s >= self._next_s:
+            self._next_s += _LINE_EVERY_S
+            self._console.print(_line(progress), markup=False)
+
+
+def closing_table(progress: Progress) -> Table:
+    """The numbers of the whole load: a row for each pipeline and one for all."""
+    from headgate.evaluation.samples import summarise
+
+    table = make_table(
+        "pipeline",
+        ">requests",
+        ">failures",
+        ">p50 ms",
+        ">p95 ms",
+        ">first token p95",
+        ">tokens/s",
+        ">replicas",
+        ">moves",
+        title="\nWhat happened",
+    )
+    names = sorted(progress.replicas)
+    for name in [*names, None]:
+        chosen = [one for one in progress.samples if name in (None, one.pipeline)]
+        sums = summarise(chosen, seconds=progress.elapsed_s)
+        counts = (
+            progress.replicas[name] if name else [sum(row) for row in zip(*progress.replicas.values(), strict=False)]
+        )
+        table.add_row(
+            Text(name or "total", "" if name else "bold"),
+            str(sums.requests),
+            Text(str(sums.failures), "bold red" if sums.failures else "green"),
+            _ms(sums.latency_ms_p50),
+            _ms(sums.latency_ms_p95),
+            _ms(sums.first_token_ms_p95),
+            f"{sums.tokens_per_s:.0f}",
+            f"{min(counts, default=0)} to {max(counts, default=0)}",
+            str(progress.moved(name)),
+        )
+    return table
+
+
+def _live_view(progress: Progress) -> RenderableType:
+    table = make_table(
+        "pipeline", "replicas, now and before", ">in flight", ">queued", ">answers/s", ">recent p95 ms", ">moves"
+    )
+    for name, one in progress.status.get("pipelines", {}).items():
+        hot = name == progress.hot
+        table.add_row(
+            Text(f"{'>' if hot else ' '} {name}", "bold cyan" if hot else ""),
+            Text.assemble(
+                (f"{one['ready'] + one['starting']} ", "bold"), (_bars(progress.replicas.get(name, [])), "green")
+            ),
+            str(one["in_flight"]),
+            str(one["queued"]),
+            f"{_recent_rate(progress, name):.1f}",
+            _ms(_recent_p95(progress, name)),
+            str(progress.moved(name)),
+        )
+    failures = sum(1 for one in progress.samples if one.failure is not None)
+    head = Text.assemble(
+        f"{min(progress.elapsed_s, progress.seconds):5.1f} of {progress.seconds:g} s   {len(progress.samples)} answered, ",
+        f"{progress.in_flight} under way, ",
+        (f"{failures} failed", "red" if failures else "green"),
+    )
+    why = [
+        Text(f"{move.at_s:6.1f} s  {move.reason}", "dim", overflow="ellipsis", no_wrap=True) for move in progress.moves
+    ]
+    return Group(head, "", table, "", *why[-_DECISIONS_SHOWN:])
+
+
+def _line(progress: Progress) -> str:
+    parts: list[str] = []
+    for name, one in progress.status.get("pipelines", {}).items():
+        count = one["ready"] + one["starting"]
+        mark = ">" if name == progress.hot else " "
+        parts.append(f"{mark}{name} {'#' * count:<4} {one['in_flight'] + one['queued']:>3} inside")
+    failures = sum(1 for one in progress.samples if one.failure is not None)
+    answered = f"{len(progress.samples)} answered, {failures} failed, {progress.moved()} moves"
+    return f"  {progress.elapsed_s:5.1f} s | {' | '.join(parts)} | {answered}"
+
+
+def _bars(counts: list[int]) -> str:
+    return "".join(_BARS[min(count, len(_BARS) - 1)] for count in counts[-_LOOKS_SHOWN:])
+
+
+def _recent_rate(progress: Progress, name: str) -> float:
+    since = progress.elapsed_s - _RECENT_S
+    return sum(1 for one in progress.samples if one.pipeline == name and one.end_s >= since) / _RECENT_S
+
+
+def _recent_p95(progress: Progress, name: str) -> float | None:
+    from headgate.evaluation.samples import percentile
+
+    since = progress.elapsed_s - _RECENT_S
+    recent = [one.latency_s * 1e3 for one in progress.samples if one.pipeline == name and one.end_s >= since]
+    return percentile(sorted(recent), 0.95)
+
+
+def _ms(value: float | None) -> str:
+    return "-" if value is None else f"{value:.0f}"

@@ -1,0 +1,117 @@
+"""A house's state as tables for people. Reads the JSON of the admin API; a field that is missing shows as '-'."""
+
+from __future__ import annotations
+
+from datetime import timedelta
+from typing import Any
+
+from rich.console import Group, RenderableType
+from rich.table import Table
+from rich.text import Text
+
+from headgate.cli.output import make_table, short
+from headgate.core.clock import SystemClock
+from headgate.core.units import format_bytes
+
+
+def status_tables(told: dict[str, Any]) -> RenderableType:
+    """Everything in `told`, as the status command gathers it."""
+    parts: list[RenderableType] = [_headline(told)]
+    if fault := told.get("fault"):
+        parts += ["", Text(str(fault), style="yellow")]
+    if "pipelines" in told:
+        parts += ["", _pipelines(told)]
+    if told.get("replicas"):
+        parts += ["", _replicas(told["replicas"])]
+    if told.get("pools"):
+        parts += ["", _pools(told["pools"])]
+    parts += ["", _processes(told["house"]["processes"])]
+    return Group(*parts)
+
+
+def _headline(told: dict[str, Any]) -> Text:
+    house = told["house"]
+    up = timedelta(seconds=int(max(0.0, SystemClock().now() - house["started_at"])))
+    text = Text.assemble((house["url"] + "/v1", "bold"), f"  {house['stage']}, up {up}, version {house['version']}")
+    if moves := told.get("moves"):
+        text.append(f", moves: {moves.get('start', 0)} starts, {moves.get('stop', 0)} stops")
+    text.append(f"\nstate folder {house['state']}", "dim")
+    return text
+
+
+def _pipelines(told: dict[str, Any]) -> Table:
+    names = ("pipeline", "model", ">ready", ">starting", ">draining", ">wanted", ">in flight", ">queued", ">per s", "")
+    table = make_table(*names)
+    for name, one in told["pipelines"].items():
+        blocked = one.get("blocked")
+        table.add_row(
+            name,
+            one.get("model") or "-",
+            _number(one.get("ready"), "green"),
+            _number(one.get("starting"), "yellow"),
+            _number(one.get("draining"), "magenta"),
+            str(one.get("wanted", "-")),
+            str(one.get("in_flight", "-")),
+            _number(one.get("queued"), "red"),
+            f"{one.get('arrivals_per_s') or 0:.1f}",
+            Text(f"blocked: {blocked}", "red") if blocked else "" if one.get("ready") else Text("asleep", "dim"),
+        )
+    return table
+
+
+def _replicas(replicas: list[dict[str, Any]]) -> Table:
+    table = make_table(
+        "replica",
+        "pipeline",
+        "engine",
+        "version",
+        "state",
+        ">in flight",
+        ">slots",
+        "device",
+        ">share",
+        ">memory",
+        ">pid",
+    )
+    for one in sorted(replicas, key=lambda row: (row["pipeline"], row["id"])):
+        style = {"ready": "green", "starting": "yellow"}.get(one["state"], "magenta")
+        table.add_row(
+            one["id"][-8:],
+            one["pipeline"],
+            one.get("engine") or "-",
+            short(one.get("version") or ""),
+            Text(one["state"], style),
+            str(one.get("in_flight", "-")),
+            str(one.get("slots", "-")),
+            str(one.get("device", "-")),
+            f"{one.get('share') or 0:g}",
+            format_bytes(one.get("memory_bytes") or 0),
+            str(one.get("pid") or "-"),
+        )
+    return table
+
+
+def _pools(pools: list[dict[str, Any]]) -> Table:
+    table = make_table("pool", "kind", ">cores", ">used", ">free", ">memory", ">used", ">free")
+    for one in pools:
+        cores, cores_used = one["cores"], one["cores_used"]
+        memory, memory_used = one["memory_bytes"], one["memory_bytes_used"]
+        table.add_row(
+            one["name"],
+            one["kind"],
+            *(f"{value:g}" for value in (cores, cores_used, max(0.0, cores - cores_used))),
+            *(format_bytes(value) for value in (memory, memory_used, max(0, memory - memory_used))),
+        )
+    return table
+
+
+def _processes(processes: list[dict[str, Any]]) -> Table:
+    table = make_table("process", ">pid", "state", ">restarts", "last exit")
+    for one in processes:
+        state = Text("ready", "green") if one["ready"] else Text("starting" if one["pid"] else "waiting", "yellow")
+        table.add_row(one["name"], str(one["pid"] or "-"), state, str(one["restarts"]), one["last_exit"] or "-")
+    return table
+
+
+def _number(value: Any, style: str) -> Text:
+    return Text(str(value if value is not None else "-"), style if value else "dim")

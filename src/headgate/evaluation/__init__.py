@@ -1,0 +1,1 @@
+"""Judges quality, speed and size: load probes and what they measured."""
