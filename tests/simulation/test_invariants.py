@@ -110,7 +110,7 @@ def test_who_waits_gets_a_replica_when_there_is_capacity(house, data):
 def test_nobody_starves_when_all_wait_for_too_little(house, seed):
     house.pipelines = tuple(replace(spec, floor=0, priority="burst") for spec in house.pipelines)
     served, waits = set(), {spec.name: 0.0 for spec in house.pipelines}
-    for _ in range(200):
+    for _ in range(100):
         house.tick({name: (2, 0, wait) for name, wait in waits.items()})
         for name in waits:
             waits[name] = 0.0 if house.answering(name) else waits[name] + house.tick_s

@@ -73,77 +73,50 @@ def plan_moves(running: Sequence[Running], seats: Sequence[Seat], capacity: Capa
     """
     kept = {seat.replica for seat in seats if seat.replica is not None}
     leaving = sorted((one for one in running if one.id not in kept), key=_leaves_first)
-    staying = [one for one in running if one.id in kept]
-    drains = [Drain(replica=one.id, pipeline=one.pipeline) for one in leaving if one.stage != "draining"]
-    placed: list[Seat] = []
-    starts: list[Start] = []
-    for seat in (seat for seat in seats if seat.replica is None):
-        after = _find_blockers(seat, staying, placed, leaving, capacity)
-        if after is not None:
-            starts.append(Start(seat=seat, after=after))
-            placed.append(seat)
-    moves: list[Move] = [start for start in starts if not start.after]
-    moves.extend(drains)
-    gone: set[str] = set()
-    waiting = [start for start in starts if start.after]
-    for one in leaving:
+    there: list[Running | Seat] = [one for one in running if one.id in kept]
+    there.extend(leaving)
+    moves: list[Move] = []
+    waiting = [seat for seat in seats if seat.replica is None]
+    waiting = _start_what_fits(waiting, there, (), moves, capacity)
+    moves.extend(Drain(replica=one.id, pipeline=one.pipeline) for one in leaving if one.stage != "draining")
+    for number, one in enumerate(leaving, start=1):
         moves.append(Stop(replica=one.id, pipeline=one.pipeline))
-        gone.add(one.id)
-        moves.extend(start for start in waiting if gone.issuperset(start.after))
-        waiting = [start for start in waiting if not gone.issuperset(start.after)]
+        there.remove(one)
+        waiting = _start_what_fits(waiting, there, leaving[:number], moves, capacity)
     return Plan(moves=tuple(moves))
 
 
-def _find_blockers(
-    seat: Seat,
-    staying: Sequence[Running],
-    placed: Sequence[Seat],
-    leaving: Sequence[Running],
-    capacity: Capacity,
-) -> tuple[str, ...] | None:
-    """Replicas that must be gone before `seat` fits physically; None when it never does.
-
-    Those that leave are counted as there until they must go, nearest to leaving kept last.
-    """
-    there = list(leaving)
-    devices = set(seat.devices)
-    # Why this order: first those on the seat's own devices, soonest gone first; others only free memory.
-    order = sorted(leaving, key=lambda one: (not devices & set(one.devices), _leaves_first(one)))
-    for count in range(len(order) + 1):
-        if count:
-            there.remove(order[count - 1])
-        if _fits(seat, staying, placed, there, capacity):
-            return _needed(seat, staying, placed, order[:count], there, capacity)
-    return None
-
-
-def _needed(
-    seat: Seat,
-    staying: Sequence[Running],
-    placed: Sequence[Seat],
+def _start_what_fits(
+    waiting: Sequence[Seat],
+    there: list[Running | Seat],
     gone: Sequence[Running],
-    there: Sequence[Running],
+    moves: list[Move],
     capacity: Capacity,
-) -> tuple[str, ...]:
-    """Those of `gone` that really must go: each one that still fits beside the seat is taken off the list."""
-    needed = list(gone)
-    back = list(there)
-    for one in gone:
-        if _fits(seat, staying, placed, [*back, one], capacity):
-            needed.remove(one)
-            back.append(one)
-    return tuple(one.id for one in needed)
+) -> list[Seat]:
+    """Add a start for each seat that fits beside all that is there now; the seats that still wait.
+
+    A start waits for those of `gone` beside whom it would not fit.
+    """
+    left: list[Seat] = []
+    for seat in waiting:
+        if not _fit([*there, seat], capacity):
+            left.append(seat)
+            continue
+        back: list[Running | Seat] = []
+        after: list[str] = []
+        for one in gone:
+            if _fit([*there, *back, one, seat], capacity):
+                back.append(one)
+            else:
+                after.append(one.id)
+        moves.append(Start(seat=seat, after=tuple(after)))
+        there.append(seat)
+    return left
 
 
-def _fits(
-    seat: Seat,
-    staying: Sequence[Running],
-    placed: Sequence[Seat],
-    there: Sequence[Running],
-    capacity: Capacity,
-) -> bool:
+def _fit(all_there: Sequence[Running | Seat], capacity: Capacity) -> bool:
     board = Board(capacity)
-    return all(board.occupy(one) for one in (*staying, *there, *placed, seat))
+    return all(board.occupy(one) for one in all_there)
 
 
 def _leaves_first(one: Running) -> tuple[bool, bool, int, str]:
