@@ -54,7 +54,7 @@ def serve_hub(state: HubServer) -> Generator[HubServer]:
     class Handler(_Handler):
         hub = state
 
-    server = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
+    server = _Quiet(("127.0.0.1", 0), Handler)
     server.daemon_threads = True
     state.port = server.server_address[1]
     thread = threading.Thread(target=server.serve_forever, kwargs={"poll_interval": 0.01}, daemon=True)
@@ -65,6 +65,11 @@ def serve_hub(state: HubServer) -> Generator[HubServer]:
         server.shutdown()
         server.server_close()
         thread.join()
+
+
+class _Quiet(ThreadingHTTPServer):
+    def handle_error(self, request: object, client_address: object) -> None:
+        """A client that went away in the middle is what these tests are about."""
 
 
 class _Handler(BaseHTTPRequestHandler):

@@ -53,7 +53,6 @@ def llama_metadata(**changes: Any) -> dict[str, Any]:
         "llama.attention.head_count": 4,
         "llama.attention.head_count_kv": 2,
         "tokenizer.ggml.tokens": [f"t{number}" for number in range(100)],
-        "tokenizer.chat_template": TEMPLATE,
     }
     base |= {key.replace("__", "."): value for key, value in changes.items()}
     return {key: value for key, value in base.items() if value is not None}

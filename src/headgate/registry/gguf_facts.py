@@ -93,6 +93,15 @@ def header_facts(header: GgufHeader, *parts: GgufHeader) -> HeaderFacts:
     return describe_gguf(header, *parts).header
 
 
+def adapter_architecture(header: GgufHeader) -> str:
+    """The architecture of the models that this LoRA adapter fits. Raises ModelRefused when it is no LoRA adapter."""
+    reader = _Reader(header.metadata)
+    kinds = (reader.text("general.type"), reader.text("adapter.type"))
+    if kinds != ("adapter", "lora") or not header.tensors:
+        raise ModelRefused("This GGUF file is not a LoRA adapter. Convert it with llama.cpp's convert_lora_to_gguf.py.")
+    return reader.architecture
+
+
 def split_of(header: GgufHeader) -> tuple[int, int]:
     """(number of this part from 0, parts of the whole). (0, 1) for a file that is whole."""
     number, count = header.metadata.get("split.no", 0), header.metadata.get("split.count", 0)

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass, replace
+from pathlib import Path
 from typing import Any, cast
 
 from headgate.core.errors import ModelRefused
@@ -14,7 +15,7 @@ from headgate.core.model import HeaderFacts, Version
 from headgate.registry.fetch import Fetched
 from headgate.registry.folder import describe_folder
 from headgate.registry.gguf import GgufHeader, read_gguf
-from headgate.registry.gguf_facts import GgufFacts, describe_gguf, split_of
+from headgate.registry.gguf_facts import GgufFacts, adapter_architecture, describe_gguf, split_of
 from headgate.registry.safetensors import read_safetensors
 from headgate.registry.settings import RegistrySettings
 from headgate.registry.sniff import refusal, sniff
@@ -146,6 +147,20 @@ def judge_endpoint(source: EndpointSource, settings: RegistrySettings, extra_hos
         origin=f"endpoint:{source.url}",
     )
     return Candidate(version=version)
+
+
+def check_adapter(path: Path, version: Version) -> None:
+    """Return when `path` is a whole LoRA adapter in GGUF for models like `version`. Raises ModelRefused."""
+    kind = sniff(path)
+    if kind != "gguf":
+        raise refusal(path.name, kind)
+    architecture = adapter_architecture(read_gguf(path))
+    if version.format != "gguf" or architecture != version.architecture:
+        raise ModelRefused(
+            f"{path.name} is a LoRA adapter for {architecture} models, but the model is {version.architecture}. "
+            "Take it out of the model's adapters.",
+            param="adapters",
+        )
 
 
 def check_licence(licence: str | None, settings: RegistrySettings) -> None:

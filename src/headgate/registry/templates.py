@@ -1,44 +1,26 @@
-"""Renders chat templates in a sandbox with limits, to find a broken or hostile one before a model is taken.
+"""Finds a broken or hostile chat template before its model is taken, by rendering it in a child process.
 
-A template comes from a stranger's file and is a small program. It runs in a child process that may use little
-memory and processor time, in Jinja's immutable sandbox, without imports. Engines render in their own way later; this
-only decides whether a template is taken.
-
-    python -m headgate.registry.templates < request.json > reply.json
+A template comes from a stranger's file and is a small program: template_sandbox runs it, this starts, limits and ends
+that process. Engines render in their own way later; this only decides whether a template is taken.
 """
 
 from __future__ import annotations
 
 import json
 import os
-import re
-import resource
 import signal
 import subprocess
 import sys
 from contextlib import suppress
-from datetime import UTC, datetime
 from pathlib import Path
-from typing import Any, NoReturn, cast
-
-from jinja2 import TemplateError, nodes
-from jinja2.exceptions import SecurityError
-from jinja2.ext import Extension, loopcontrols
-from jinja2.parser import Parser
-from jinja2.sandbox import ImmutableSandboxedEnvironment
 
 from headgate.core.errors import ModelRefused
 
 MAX_TEMPLATE_BYTES = 256 * 1024
-MAX_OUTPUT_LETTERS = 256 * 1024
-MAX_RANGE = 10_000
-MAX_REPEAT = 100_000
-MEMORY_BYTES = 512 * 2**20
 
 _PACKAGES = Path(__file__).parents[2]  # the child must find this very package, also when it is not installed
-_WIDE = re.compile(r"%[^a-zA-Z%]*([0-9]{4}|\*)")
 
-CONVERSATION = ({"role": "user", "content": "Hello, headgate."},)
+MESSAGE = "Hello, headgate."
 
 
 def check_template(template: str, *, now: float, timeout_s: float = 5.0, tokens: dict[str, str] | None = None) -> str:
@@ -53,9 +35,9 @@ def check_template(template: str, *, now: float, timeout_s: float = 5.0, tokens:
         raise ModelRefused(
             f"The chat template is longer than {MAX_TEMPLATE_BYTES} bytes. Use another build of the model."
         )
-    request = {"template": template, "now": now, "tokens": tokens or {}, "timeout_s": timeout_s}
+    request = {"template": template, "message": MESSAGE, "now": now, "tokens": tokens or {}, "timeout_s": timeout_s}
     child = subprocess.Popen(
-        [sys.executable, "-s", "-P", "-m", "headgate.registry.templates"],
+        [sys.executable, "-s", "-P", "-m", "headgate.registry.template_sandbox"],
         stdin=subprocess.PIPE,
         stdout=subprocess.PIPE,
         stderr=subprocess.DEVNULL,
@@ -68,104 +50,14 @@ def check_template(template: str, *, now: float, timeout_s: float = 5.0, tokens:
     except subprocess.TimeoutExpired:
         raise _refuse("it does not end") from None
     finally:
-        with suppress(ProcessLookupError):
-            os.killpg(child.pid, signal.SIGKILL)
-        child.wait()
+        if child.poll() is None:
+            with suppress(ProcessLookupError):
+                os.killpg(child.pid, signal.SIGKILL)
+            child.wait()
         for pipe in (child.stdin, child.stdout):
             if pipe is not None:
                 pipe.close()
     return _answer(child.returncode, reply)
-
-
-def render(template: str, messages: tuple[dict[str, str], ...], *, now: float, tokens: dict[str, str]) -> str:
-    """`template` rendered here, in this process, within all limits but time and memory. For the child.
-
-    Raises TemplateError (SecurityError among them) and whatever a template's own arithmetic raises.
-    """
-    environment: Any = _Sandbox(
-        trim_blocks=True, lstrip_blocks=True, autoescape=False, extensions=[loopcontrols, _Generation]
-    )
-
-    def strftime_now(form: str) -> str:
-        return datetime.fromtimestamp(now, UTC).strftime(form)
-
-    environment.filters["tojson"] = _tojson
-    names: dict[str, Any] = environment.globals
-    names |= {"raise_exception": _raise, "strftime_now": strftime_now, "range": _range}
-    for name in ("lipsum", "cycler"):
-        names.pop(name, None)
-    _check_tree(environment.parse(template))
-    values: dict[str, Any] = {"bos_token": "", "eos_token": "", "tools": None, "documents": None}
-    values |= tokens | {"messages": list(messages), "add_generation_prompt": True}
-    pieces: list[str] = []
-    length = 0
-    for piece in environment.from_string(template).generate(values):
-        length += len(piece)
-        if length > MAX_OUTPUT_LETTERS:
-            raise SecurityError(f"it writes more than {MAX_OUTPUT_LETTERS} letters for one message")
-        pieces.append(piece)
-    return "".join(pieces)
-
-
-class _Sandbox(ImmutableSandboxedEnvironment):
-    intercepted_binops = frozenset({"*", "**", "%"})
-
-    def is_safe_attribute(self, obj: Any, attr: str, value: Any) -> bool:
-        if isinstance(obj, str) and attr in ("ljust", "rjust", "center", "zfill", "expandtabs"):
-            return False  # each makes a text of any length from a few letters
-        return super().is_safe_attribute(obj, attr, value)
-
-    def call_binop(self, context: Any, operator: str, left: Any, right: Any) -> Any:
-        if operator == "**" and not (_is_small(left) and _is_small(right)):
-            raise SecurityError("it raises a number to a power")
-        if operator == "%" and isinstance(left, str) and _WIDE.search(left):
-            raise SecurityError("it formats a text with a very wide %")
-        if operator == "*":
-            for sequence, count in ((left, right), (right, left)):
-                repeats = isinstance(sequence, str | bytes | list | tuple) and isinstance(count, int)
-                if repeats and len(cast(str, sequence)) * cast(int, count) > MAX_REPEAT:
-                    raise SecurityError("it repeats a text or list too often")
-        return super().call_binop(context, operator, left, right)
-
-
-class _Generation(Extension):
-    """{% generation %}...{% endgeneration %} marks the assistant's words for training; here it changes nothing."""
-
-    tags = {"generation"}  # noqa: RUF012  the name and type are Jinja's
-
-    def parse(self, parser: Parser) -> list[nodes.Node]:
-        next(parser.stream)
-        return parser.parse_statements(("name:endgeneration",), drop_needle=True)
-
-
-def _check_tree(tree: nodes.Template) -> None:
-    for node in tree.find_all((nodes.Import, nodes.FromImport, nodes.Include, nodes.Extends)):
-        raise SecurityError(f"it imports or includes something (line {node.lineno})")
-    for node in tree.find_all(nodes.Getattr):
-        if node.attr.startswith("_"):
-            raise SecurityError(f"it reaches for the attribute {node.attr[:40]!r} (line {node.lineno})")
-    for node in tree.find_all(nodes.Const):
-        if isinstance(node.value, str) and node.value.startswith("__") and node.value.endswith("__"):
-            raise SecurityError(f"it names the attribute {node.value[:40]!r} (line {node.lineno})")
-
-
-def _range(*bounds: int) -> range:
-    numbers = range(*bounds)
-    if len(numbers) > MAX_RANGE:
-        raise SecurityError(f"it counts over more than {MAX_RANGE} numbers")
-    return numbers
-
-
-def _is_small(value: Any) -> bool:
-    return isinstance(value, int | float) and abs(value) <= 64
-
-
-def _raise(message: str) -> NoReturn:
-    raise TemplateError(message)
-
-
-def _tojson(value: Any, indent: int | None = None, **_options: Any) -> str:
-    return json.dumps(value, ensure_ascii=False, indent=min(indent, 8) if indent else None)
 
 
 def _answer(code: int | None, reply: bytes) -> str:
@@ -174,38 +66,14 @@ def _answer(code: int | None, reply: bytes) -> str:
     try:
         answer = json.loads(reply)
     except ValueError:
-        raise _refuse("rendering it broke down, probably for want of memory") from None
+        raise _refuse(f"rendering it broke down (exit status {code}), perhaps for want of memory") from None
     if "refused" in answer:
         raise _refuse(str(answer["refused"]))
     text = str(answer["text"])
-    if CONVERSATION[0]["content"] not in text:
+    if MESSAGE not in text:
         raise _refuse("it loses the user's message")
     return text
 
 
 def _refuse(why: str) -> ModelRefused:
     return ModelRefused(f"The model's chat template was refused: {why}. Use another build of the model.")
-
-
-def _main() -> None:
-    request = json.load(sys.stdin.buffer)
-    seconds = max(1, round(request["timeout_s"]))
-    resource.setrlimit(resource.RLIMIT_CPU, (seconds, seconds + 1))
-    resource.setrlimit(resource.RLIMIT_AS, (MEMORY_BYTES, MEMORY_BYTES))
-    resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
-    resource.setrlimit(resource.RLIMIT_FSIZE, (0, 0))
-    resource.setrlimit(resource.RLIMIT_NOFILE, (16, 16))
-    try:
-        text = render(request["template"], CONVERSATION, now=request["now"], tokens=request["tokens"])
-        answer = {"text": text}
-    except MemoryError:
-        answer = {"refused": "it needs too much memory"}
-    except RecursionError:
-        answer = {"refused": "it nests too deeply"}
-    except Exception as error:  # a template's own arithmetic may raise anything, and each of it refuses the template
-        answer = {"refused": (str(error).splitlines() or [type(error).__name__])[0][:200]}
-    sys.stdout.write(json.dumps(answer))
-
-
-if __name__ == "__main__":
-    _main()

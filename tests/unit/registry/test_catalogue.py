@@ -8,14 +8,22 @@ from pathlib import Path
 
 import pytest
 from sqlalchemy import select
-from tests.helpers.model_files import gguf_bytes, llama_metadata, safetensors_bytes, torch_zip, write_folder, write_gguf
+from tests.helpers.model_files import (
+    TEMPLATE,
+    gguf_bytes,
+    llama_metadata,
+    safetensors_bytes,
+    torch_zip,
+    write_folder,
+    write_gguf,
+)
 from tests.helpers.registries import kept_files, make_registry
 
 from headgate.core.clock import ManualClock
 from headgate.core.errors import ModelNotFound, ModelRefused
 from headgate.core.model import Version
 from headgate.registry.fetch import load_bundled
-from headgate.registry.intake import SmokeDouble
+from headgate.registry.intake import SmokeDouble, check_adapter
 from headgate.registry.known import is_same
 from headgate.registry.settings import RegistrySettings
 from headgate.registry.sources import LocalSource
@@ -30,12 +38,13 @@ def rows(registry: object) -> int:
 def test_adding_a_file(tmp_path: Path) -> None:
     smoke = SmokeDouble()
     registry = make_registry(tmp_path, smoke=smoke)
-    source = write_gguf(tmp_path / "m.gguf")
+    source = write_gguf(tmp_path / "m.gguf", llama_metadata(tokenizer__chat_template=TEMPLATE))
     added = registry.add("tiny", str(source))
     version = registry.get("tiny")
     assert (added.outcome, added.version) == ("added", version)
     assert (version.format, version.task, version.architecture) == ("gguf", "generate", "llama")
     assert (version.parameters, version.context, version.licence) == (8448, 256, "apache-2.0")
+    assert version.chat_template == TEMPLATE
     assert version.origin == f"file:{source}" and version.header is not None and version.header.kv_heads == (2, 2)
     assert Path(version.path).read_bytes() == source.read_bytes()
     assert len(smoke.seen) == 1 and smoke.seen[0].digest == version.digest
@@ -334,6 +343,21 @@ def test_a_process_killed_while_it_adds(tmp_path: Path, place: str) -> None:
     registry.sweep()
     assert kept_files(tmp_path) == [] and rows(registry) == 0
     assert registry.add("a", str(root)).outcome == "added" and registry.verify("a").damages == ()
+
+
+def test_adapters_are_checked_too(tmp_path: Path) -> None:
+    version = make_registry(tmp_path).add("a", str(write_gguf(tmp_path / "m.gguf"))).version
+    lora = {"general.architecture": "llama", "general.type": "adapter", "adapter.type": "lora"}
+    check_adapter(write_gguf(tmp_path / "l.gguf", lora), version)
+    for content, why in (
+        (gguf_bytes(lora | {"general.architecture": "qwen2"}), "for qwen2 models"),
+        (gguf_bytes(lora)[:-5], "cut off"),
+        (gguf_bytes(), "not a LoRA adapter"),
+        (torch_zip(), "PyTorch"),
+    ):
+        (tmp_path / "x.gguf").write_bytes(content)
+        with pytest.raises(ModelRefused, match=why):
+            check_adapter(tmp_path / "x.gguf", version)
 
 
 def test_several_processes_add_at_once(tmp_path: Path) -> None:

@@ -9,6 +9,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from tests.helpers.model_files import (
     ARRAY,
+    TEMPLATE,
     TEXT,
     U32,
     U64,
@@ -31,11 +32,12 @@ def refused(path: Path, content: bytes) -> str:
 
 
 def test_everything_a_header_tells(tmp_path: Path) -> None:
-    facts = describe_gguf(read_gguf(write_gguf(tmp_path / "m.gguf")))
+    metadata = llama_metadata(tokenizer__chat_template=TEMPLATE)
+    facts = describe_gguf(read_gguf(write_gguf(tmp_path / "m.gguf", metadata)))
     assert (facts.architecture, facts.task, facts.name, facts.licence) == ("llama", "generate", "tiny", "apache-2.0")
     assert facts.parameters == 3200 + 1024 + 1024 + 3200
     assert (facts.context, facts.vocabulary) == (256, 100)
-    assert facts.chat_template is not None
+    assert facts.chat_template == TEMPLATE
     shape = facts.header
     assert (shape.layers, shape.embedding, shape.feed_forward, shape.heads) == (2, 32, 64, 4)
     assert (shape.kv_heads, shape.key_length, shape.value_length) == ((2, 2), 8, 8)
@@ -219,3 +221,9 @@ def test_any_change_of_a_good_header(tmp_path: Path, edits: list[tuple[int, byte
     for at, new in edits:
         content[at : at + len(new)] = new
     check_any(tmp_path / "m.gguf", bytes(content[:cut]))
+
+
+def test_a_vocabulary_longer_than_a_window_is_walked_to_its_end(tmp_path: Path) -> None:
+    tokens = [("t" * (number % 300)) for number in range(8_000)] + ["x" * 400_000, "end"]
+    header = read_gguf(write_gguf(tmp_path / "m.gguf", llama_metadata(tokenizer__ggml__tokens=tokens, after=7)))
+    assert header.metadata["tokenizer.ggml.tokens"] == SkippedArray(count=8_002) and header.metadata["after"] == 7

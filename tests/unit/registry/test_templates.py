@@ -5,13 +5,14 @@ from jinja2 import TemplateError
 from tests.helpers.model_files import TEMPLATE
 
 from headgate.core.errors import ModelRefused
-from headgate.registry.templates import CONVERSATION, MAX_TEMPLATE_BYTES, check_template, render
+from headgate.registry.template_sandbox import render
+from headgate.registry.templates import MAX_TEMPLATE_BYTES, MESSAGE, check_template
 
 NOW = 1_700_000_000.0  # 2023-11-14
 
 
 def rendered(template: str) -> str:
-    return render(template, CONVERSATION, now=NOW, tokens={"bos_token": "<s>"})
+    return render(template, ({"role": "user", "content": MESSAGE},), now=NOW, tokens={"bos_token": "<s>"})
 
 
 def test_a_plain_template_in_a_child() -> None:
