@@ -79,7 +79,7 @@ def test_what_no_template_may(template: str) -> None:
     [
         (ENDLESS, "does not end"),
         ("{% macro a() %}{{ a() }}{% endmacro %}{{ a() }}", "nests too deeply"),
-        (HUNGRY, "memory"),
+        (HUNGRY, "memory|does not end"),
         ("{{ 'nothing of it' }}", "loses the user's message"),
         ("{{ raise_exception('only for tools') }}", "only for tools"),
         ("x" * (MAX_TEMPLATE_BYTES + 1), "longer than"),
