@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import errno
+import os
 import shutil
 import subprocess
 import threading
@@ -35,8 +37,15 @@ def find_isolation(mode: Literal["auto", "on", "off"]) -> Isolation:
 
 
 def wrap_command(argv: tuple[str, ...], way: Isolation) -> tuple[str, ...]:
-    """`argv`, behind the program that isolates it where that is the way."""
-    return (*_PROGRAM, *argv) if way == "program" else argv
+    """`argv`, behind the program that isolates it where that is the way.
+
+    Raises FileNotFoundError when there is no such command: the program in front would only say so in the log.
+    """
+    if way != "program":
+        return argv
+    if shutil.which(argv[0]) is None:
+        raise FileNotFoundError(errno.ENOENT, os.strerror(errno.ENOENT), argv[0])
+    return (*_PROGRAM, *argv)
 
 
 def _can_by_thread() -> bool:
