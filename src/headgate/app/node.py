@@ -36,8 +36,8 @@ if TYPE_CHECKING:
 
 log = logging.getLogger(__name__)
 
-_UPKEEP_S = 30.0
-_FORGET_EVERY = 120  # upkeeps: once an hour
+_UPKEEP_S = 10.0
+_FORGET_EVERY = 360  # upkeeps: once an hour
 _GONE_S = (
     60.0  # a gateway that has not been connected for so long is dead: a live one comes back in a tenth of a second
 )
