@@ -12,7 +12,7 @@ BIN := $(VENV)/bin
 STAMPS := $(VENV)/stamps
 PIP := $(BIN)/python -m pip --disable-pip-version-check --no-input
 UV_VERSION := 0.13.9
-BENCHMARKS = $(shell grep -l '^if __name__' benchmarks/*.py)
+BENCHMARKS = $(shell grep -l '"--json"' benchmarks/*.py | xargs -r grep -l '^if __name__')
 say = @printf '\n== %s\n' "$(1)"
 
 .PHONY: help demo test unit check lint types imports sizes docs bench lock build clean
