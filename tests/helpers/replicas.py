@@ -40,7 +40,7 @@ for name in ("model", "host", "pooling"):
 NUMBERS = "parallel ctx-size threads threads-batch batch-size ubatch-size n-gpu-layers cache-ram"
 for name in NUMBERS.split():
     parser.add_argument("--" + name, type=int, required=True)
-for name in ("no-warmup", "no-webui", "jinja", "no-cache-prompt", "embedding"):
+for name in ("no-warmup", "no-webui", "jinja", "no-cache-prompt", "no-mmap", "embedding"):
     parser.add_argument("--" + name, action="store_true")
 parser.add_argument("--lora", action="append", default=[])
 a = parser.parse_args()
@@ -49,7 +49,7 @@ signal.pthread_sigmask(signal.SIG_BLOCK, {{signal.SIGTERM}})
 server = xllamacpp.Server(build_params(dict(
     model=a.model, socket=a.host, secret=os.environ["LLAMA_API_KEY"], context=a.ctx_size // a.parallel,
     slots=a.parallel, threads=a.threads, batch=a.batch_size, embedding=a.embedding, pooling=a.pooling,
-    gpu_layers=a.n_gpu_layers, adapters=a.lora, prompt_cache=not a.no_cache_prompt)))
+    gpu_layers=a.n_gpu_layers, adapters=a.lora, prompt_cache=not a.no_cache_prompt, mapped=not a.no_mmap)))
 signal.sigwait({{signal.SIGTERM}})
 os._exit(0)
 """

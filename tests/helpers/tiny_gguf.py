@@ -29,7 +29,10 @@ _TYPES = {
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Shape:
-    """The shape of a decoder. `kv_heads` of `heads` are kept in the cache; the vocabulary is at least 259."""
+    """The shape of a decoder. `kv_heads` of `heads` are kept in the cache; the vocabulary is at least 259.
+
+    `tied` shares the token table with the output; `merges` takes a byte-pair tokenizer, whose memory is larger.
+    """
 
     layers: int = 2
     embedding: int = 64
@@ -40,6 +43,7 @@ class Shape:
     context: int = 512
     kind: str = "F32"
     tied: bool = False
+    merges: bool = False
 
 
 TINY = Shape()
@@ -58,7 +62,10 @@ def write_llama(path: Path, shape: Shape = TINY, seed: int = 0, template: str | 
     writer.add_layer_norm_rms_eps(1e-5)
     writer.add_rope_dimension_count(shape.embedding // shape.heads)
     writer.add_vocab_size(shape.vocabulary)
-    _add_byte_tokenizer(writer, shape.vocabulary)
+    if shape.merges:
+        _add_merge_tokenizer(writer, shape.vocabulary)
+    else:
+        _add_byte_tokenizer(writer, shape.vocabulary)
     if template is not None:
         writer.add_chat_template(template)
     make = _Tensors(writer, seed, _TYPES[shape.kind])
@@ -194,6 +201,30 @@ def _add_byte_tokenizer(writer: gguf.GGUFWriter, size: int) -> None:
     writer.add_bos_token_id(1)
     writer.add_eos_token_id(2)
     writer.add_unk_token_id(0)
+
+
+def _add_merge_tokenizer(writer: gguf.GGUFWriter, size: int) -> None:
+    """A byte-pair tokenizer: printable characters and pairs and triples of them, one merge for each."""
+    letters = [chr(code) for code in range(33, 127)]
+    letters += [chr(code) for code in (*range(161, 173), *range(174, 256))] + [chr(256 + extra) for extra in range(68)]
+    tokens = ["<s>", "</s>", *letters]
+    merges: list[str] = []
+    stems = list(letters)
+    for stem in stems:
+        for letter in letters:
+            if len(tokens) >= size:
+                break
+            tokens.append(stem + letter)
+            merges.append(f"{stem} {letter}")
+            if len(stem) == 1:
+                stems.append(stem + letter)
+    writer.add_tokenizer_model("gpt2")
+    writer.add_tokenizer_pre("gpt-2")
+    writer.add_token_list(tokens)
+    writer.add_token_types([3, 3] + [1] * (len(tokens) - 2))
+    writer.add_token_merges(merges)
+    writer.add_bos_token_id(0)
+    writer.add_eos_token_id(1)
 
 
 def _preferences(size: int) -> np.ndarray:

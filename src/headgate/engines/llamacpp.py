@@ -22,7 +22,7 @@ from headgate.core.model import Version
 from headgate.core.usage import Usage
 from headgate.engines.engine import Command, Launch, Memory, ModelOptions, Upstream
 from headgate.engines.http import HttpClient
-from headgate.engines.llamacpp_memory import estimate_llamacpp_memory
+from headgate.engines.llamacpp_memory import estimate_llamacpp_memory, maps_weights
 from headgate.engines.llamacpp_tools import demanded_tools, read_tool_call, tool_messages, tool_schema
 from headgate.engines.openai_dialect import (
     PATHS,
@@ -149,6 +149,7 @@ class LlamaCpp:
             "gpu_layers": options.gpu_layers,
             "adapters": list(options.adapters),
             "prompt_cache": settings.prompt_cache,
+            "mapped": maps_weights(launch.version),
         }
         argv = (sys.executable, "-P", "-m", "headgate.engines.llamacpp_process")
         return Command(argv=argv, stdin=orjson.dumps(order))
@@ -349,6 +350,8 @@ class LlamaCpp:
             "--no-webui",
             "--jinja",
         ]
+        if not maps_weights(launch.version):
+            argv.append("--no-mmap")
         if not settings.prompt_cache:
             argv.append("--no-cache-prompt")
         if launch.version.task == "embed":

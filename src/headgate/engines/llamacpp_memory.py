@@ -1,4 +1,8 @@
-"""Peak resident memory of a llama.cpp replica, from the header of its GGUF file. Pure arithmetic; fitted below."""
+"""Peak resident memory of a llama.cpp replica, from the header of its GGUF file. Pure arithmetic.
+
+Source of the constants: fitted on VmHWM of packaged llama.cpp 11549 (xllamacpp 2026.10, Linux x86-64, CPU) over the
+shapes of benchmarks/memory_estimate.py that are not marked as held out; its results lie in benchmarks/results/.
+"""
 
 from __future__ import annotations
 
@@ -6,13 +10,56 @@ from headgate.core.errors import ModelRefused
 from headgate.core.model import Version
 from headgate.engines.engine import Memory, ModelOptions
 
+_PROCESS = 31.5 * 2**20  # interpreter, llama.cpp's code and its threads
+# Bytes a token of the vocabulary takes in the tokenizer's tables: 190 were measured without merges, 410 with; a large
+# vocabulary has them nearly always.
+_PER_VOCABULARY = 380
+_CELL = 2  # bytes of one element of the KV cache (F16)
+_CONTEXT_STEP = 256  # llama.cpp rounds the context of a slot up to a multiple of this
+_UNQUANTISED_BITS = 15.0
+
+
+def maps_weights(version: Version) -> bool:
+    """Whether the weights are mapped from the file, so that replicas share them and the page cache holds them.
+
+    Why not always: llama.cpp packs many quantised kinds anew for the processor at hand; a mapped file would then be
+    resident beside the packed copy, and the need for memory twice what the header says.
+    """
+    if version.header is None or not version.parameters:
+        return False
+    return 8 * version.header.tensor_bytes / version.parameters > _UNQUANTISED_BITS
+
 
 def estimate_llamacpp_memory(version: Version, options: ModelOptions, batch: int) -> Memory:
-    """Peak resident bytes by part. Raises ModelRefused when the version has no header facts."""
+    """Peak resident bytes by part; what lies on a GPU is not counted. `batch` is prompt tokens in one step.
+
+    Raises ModelRefused when the version has no header facts.
+    """
     header = version.header
     if header is None:
         raise ModelRefused("The header of this version is not known. Add the model again.", param="source")
-    tokens = options.context * options.slots
-    kv = sum(heads * (header.key_length + header.value_length) * 2 * tokens for heads in header.kv_heads)
-    compute = 4 * batch * (header.vocabulary + 3 * header.feed_forward + 8 * header.embedding)
-    return Memory(weights=header.tensor_bytes, kv_cache=kv, compute=compute, overhead=60 * 1024 * 1024)
+    context = -(-options.context // _CONTEXT_STEP) * _CONTEXT_STEP
+    here = max(0, header.layers - options.gpu_layers)  # the last layers go to the GPU first
+    offloaded = sum(header.layer_bytes[here:])
+    if options.gpu_layers > header.layers:
+        offloaded += header.output_bytes
+    window = context
+    if header.sliding_window:
+        window = min(context, -(-(header.sliding_window + batch) // _CONTEXT_STEP) * _CONTEXT_STEP)
+    # Which layers slide is not in the facts, only how many; they are counted as the first ones.
+    kv = 0
+    for layer, heads in enumerate(header.kv_heads[:here]):
+        cells = window if layer < header.sliding_layers else context
+        kv += heads * (header.key_length + header.value_length) * _CELL * cells * options.slots
+    # Source: llama.cpp keeps one step's activations and its scores for the next token, and a mask (F32 and F16) of the
+    # whole context for each token of a step.
+    activations = 4 * batch * (2 * header.feed_forward + 4 * header.embedding)
+    scores = 4 * header.vocabulary * (options.slots + 1)
+    mask = 5 * batch * context * options.slots
+    overhead = int(_PROCESS) + _PER_VOCABULARY * header.vocabulary
+    return Memory(
+        weights=max(0, header.tensor_bytes - offloaded),
+        kv_cache=kv,
+        compute=activations + scores + mask,
+        overhead=overhead,
+    )

@@ -61,6 +61,8 @@ def build_params(launch: dict[str, Any]) -> Any:
     params.embedding = launch["embedding"]
     params.cache_prompt = launch["prompt_cache"]
     params.cache_ram_mib = 0
+    if not launch["mapped"]:
+        params.load_mode = xllamacpp.llama_load_mode.LLAMA_LOAD_MODE_NONE
     params.use_jinja = True
     params.ui = params.fit_params = params.warmup = False
     params.verbosity = _LOG_WARNINGS
