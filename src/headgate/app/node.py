@@ -56,6 +56,7 @@ async def _node(settings: Settings) -> None:
     client = HttpClient(house.clock)
     engines = build_engines(settings.engines, client)
     versions = await asyncio.to_thread(ensure_models, house, settings)
+    await asyncio.to_thread(house.registry().sweep)
     journal = StoreJournal(house.database, house.clock, decisions_kept=settings.control.decisions_kept)
     fleet = LocalFleet(
         host=prepare_host(house.places.run, house.places.logs, house.clock, settings.workers),

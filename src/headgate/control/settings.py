@@ -8,7 +8,11 @@ from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, field_valida
 
 from headgate.core.units import parse_bytes, parse_seconds
 
-Seconds = Annotated[float, BeforeValidator(parse_seconds), Field(gt=0, le=86_400, allow_inf_nan=False)]
+Seconds = Annotated[
+    float,
+    BeforeValidator(parse_seconds, json_schema_input_type=float | str),
+    Field(gt=0, le=86_400, allow_inf_nan=False),
+]
 
 
 def _auto_or_bytes(value: object) -> object:
@@ -25,9 +29,9 @@ class PoolSettings(BaseModel):
         default="auto",
         description="Devices of the pool: auto (all that this process may use), how many, or their numbers.",
     )
-    memory: Annotated[Literal["auto"] | Annotated[int, Field(gt=0)], BeforeValidator(_auto_or_bytes)] = Field(
-        default="auto", description="Memory for all its replicas; auto is what the machine or its limit gives."
-    )
+    memory: Annotated[
+        Literal["auto"] | Annotated[int, Field(gt=0)], BeforeValidator(_auto_or_bytes, json_schema_input_type=int | str)
+    ] = Field(default="auto", description="Memory for all its replicas; auto is what the machine or its limit gives.")
     price_per_hour: float = Field(
         default=0.0, ge=0, allow_inf_nan=False, description="Money that one device costs for an hour."
     )

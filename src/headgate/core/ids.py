@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+from threading import Lock
 from uuid import UUID
 
 from headgate.core.chance import Chance
@@ -10,20 +11,22 @@ from headgate.core.clock import Clock
 
 
 class Ids:
-    """Makes ids from an injected clock and chance. One per process."""
+    """Makes ids from an injected clock and chance. One per process; any thread may ask."""
 
     def __init__(self, clock: Clock, chance: Chance) -> None:
         self._clock = clock
         self._chance = chance
         self._pool = b""
         self._pid = os.getpid()
+        self._lock = Lock()
 
     def new(self) -> str:
         """A new id: 32 hexadecimal digits, sortable by creation time (milliseconds)."""
-        if len(self._pool) < 10 or self._pid != os.getpid():
-            # Why a pool: one system call for 100 ids keeps ids off the hot path; a forked child must not share it.
-            self._pool, self._pid = self._chance.token_bytes(1000), os.getpid()
-        tail, self._pool = self._pool[:10], self._pool[10:]
+        with self._lock:
+            if len(self._pool) < 10 or self._pid != os.getpid():
+                # Why a pool: one system call for 100 ids keeps ids off the hot path; a forked child must not share it.
+                self._pool, self._pid = self._chance.token_bytes(1000), os.getpid()
+            tail, self._pool = self._pool[:10], self._pool[10:]
         milliseconds = int(self._clock.now() * 1000)
         number = (milliseconds << 80) | int.from_bytes(tail, "big")
         number = number & ~(0xF << 76) | (0x7 << 76)

@@ -10,8 +10,16 @@ from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, model_valida
 
 from headgate.core.units import parse_seconds
 
-Seconds = Annotated[float, BeforeValidator(parse_seconds), Field(gt=0, le=86_400, allow_inf_nan=False)]
-Patience = Annotated[float, BeforeValidator(parse_seconds), Field(ge=0, le=86_400, allow_inf_nan=False)]
+Seconds = Annotated[
+    float,
+    BeforeValidator(parse_seconds, json_schema_input_type=float | str),
+    Field(gt=0, le=86_400, allow_inf_nan=False),
+]
+Patience = Annotated[
+    float,
+    BeforeValidator(parse_seconds, json_schema_input_type=float | str),
+    Field(ge=0, le=86_400, allow_inf_nan=False),
+]
 Milliseconds = Annotated[float, Field(gt=0, le=3_600_000, allow_inf_nan=False)]
 
 

@@ -8,8 +8,10 @@ from pydantic import BaseModel, BeforeValidator, ConfigDict, Field
 
 from headgate.core.units import parse_bytes, parse_seconds
 
-Seconds = Annotated[float, BeforeValidator(parse_seconds), Field(gt=0, allow_inf_nan=False)]
-Bytes = Annotated[int, BeforeValidator(parse_bytes), Field(gt=0)]
+Seconds = Annotated[
+    float, BeforeValidator(parse_seconds, json_schema_input_type=float | str), Field(gt=0, allow_inf_nan=False)
+]
+Bytes = Annotated[int, BeforeValidator(parse_bytes, json_schema_input_type=int | str), Field(gt=0)]
 
 
 class WorkerSettings(BaseModel):
