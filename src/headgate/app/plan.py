@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 from headgate.allocation.capacity import Capacity, Node, Pool
@@ -12,6 +13,7 @@ from headgate.core.errors import ConfigError
 from headgate.core.model import Version
 from headgate.engines.catalogue import choose_engine
 from headgate.engines.engine import Engine, ModelOptions
+from headgate.registry.intake import check_adapter
 from headgate.registry.staging import Progress, no_progress
 from headgate.workers.hardware import HardwareFacts, load_hardware
 
@@ -83,6 +85,8 @@ def _plan_model(
             f"models.{name}.context is {context}, but the model was made for {version.context} tokens; lower it.",
             param=f"models.{name}.context",
         )
+    for adapter in model.adapters:
+        check_adapter(Path(adapter), version)
     return PlannedModel(
         name=name,
         version=version,
