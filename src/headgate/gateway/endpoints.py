@@ -80,7 +80,7 @@ class Endpoint:
         pipeline, status = "unknown", 200
         try:
             if scope["method"] != "POST":
-                raise MethodNotAllowed("This path takes POST.")
+                raise MethodNotAllowed("This path takes POST.", allow="POST")
             principal = scope.get("headgate.principal") or desk.access.principal(scope["headers"])
             require(principal, "user")
             parsed = parse_object(await exchange.read_body(desk.settings.max_body_bytes))
@@ -157,11 +157,11 @@ class Endpoint:
         try:
             async with passage, aclosing(_merged(passage)) as pieces:
                 async for index, delta in pieces:
-                    data = writer.chunk(index, delta)
+                    opening = b""
                     if not exchange.started:
                         await exchange.start_events([*headers, *_route_headers(passage)])
-                        data = writer.begin() + data
-                    if data:
+                        opening = writer.begin()  # before the chunk: events are numbered in the order they are made
+                    if data := opening + writer.chunk(index, delta):
                         await exchange.piece(data)
         except HeadgateError as error:
             if not exchange.started or exchange.gone:

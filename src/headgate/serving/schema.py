@@ -31,7 +31,8 @@ def check_answer(call: Call, text: str, finish: str | None) -> None:
         return
     if finish == "length":
         raise SchemaViolation(
-            "The answer reached max_tokens before it was complete JSON. Raise max_tokens or shorten the schema."
+            "The answer reached its limit (max_tokens or the context) before it was complete JSON. Raise max_tokens, "
+            "or ease the schema."
         )
     try:
         answer = orjson.loads(text)

@@ -12,7 +12,9 @@ from pydantic import BaseModel, ValidationError
 from headgate.core.errors import BadRequest
 
 Model = TypeVar("Model", bound=BaseModel)
+DEPTH_MAX = 100  # orjson writes at most 254 levels, and no request needs so many
 _KEY_LIKE = re.compile(rb'"\s*:')
+_BRACKET_OR_TEXT = re.compile(rb'[\[\]{}]|"(?:[^"\\]|\\.)*"', re.DOTALL)
 
 
 def parse_object(body: bytes) -> dict[str, Any]:
@@ -38,7 +40,9 @@ def validate(model: type[Model], parsed: dict[str, Any]) -> Model:
     try:
         return model.model_validate(parsed)
     except ValidationError as error:
-        first = error.errors(include_url=False, include_input=False, include_context=False)[0]
+        # Why the deepest: of a union's branches, the one that got furthest is the one that was meant.
+        problems = error.errors(include_url=False, include_input=False, include_context=False)
+        first = max(problems, key=lambda problem: len(problem["loc"]))
         param = ".".join(str(step) for step in first["loc"] if not _is_branch(step)) or None
         message = first["msg"].removeprefix("Value error, ")
         raise BadRequest(f"'{param}': {message}." if param else f"{message}.", param=param) from None
@@ -61,6 +65,18 @@ def _count_keys(value: object) -> int:
         elif isinstance(item, list):
             stack.extend(cast("list[object]", item))
     return count
+
+
+def _refuse_depth(body: bytes) -> None:
+    """Raise BadRequest when brackets are nested too deep. Only for bodies that have that many brackets at all."""
+    depth = 0
+    for token in _BRACKET_OR_TEXT.findall(body):
+        if token in b"[{":
+            depth += 1
+            if depth > DEPTH_MAX:
+                raise BadRequest(f"The body is nested deeper than {DEPTH_MAX} levels; send a flatter object.")
+        elif token in b"]}":
+            depth -= 1
 
 
 def _refuse_duplicates(body: bytes) -> None:
