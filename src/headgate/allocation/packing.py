@@ -14,46 +14,80 @@ from headgate.allocation.pipeline import Configuration, PipelineSpec
 from headgate.allocation.state import Running, Seat
 from headgate.core.errors import FloorsDoNotFit
 
+Placed = Running | Seat
+Books = dict[int, int]
+
+
+class _Books:
+    """What some replicas hold of one node: thousandths and bytes on each device, and in all."""
+
+    def __init__(self, devices: Iterable[int]) -> None:
+        self.parts: Books = dict.fromkeys(devices, 0)
+        self.bytes: Books = dict.fromkeys(self.parts, 0)
+        self.parts_total = 0
+        self.bytes_total = 0
+
+    def add(self, one: Placed | Configuration, devices: Sequence[int], sign: int = 1) -> None:
+        """Enter a replica on `devices`, or strike it off with `sign` -1. Devices that are gone are left out."""
+        parts = count_parts(one.share)
+        on_each = parts if len(devices) == 1 else PARTS
+        for device in devices:
+            if device in self.parts:
+                self.parts[device] += sign * on_each
+                self.bytes[device] += sign * (one.memory_bytes // len(devices))
+        self.parts_total += sign * parts
+        self.bytes_total += sign * one.memory_bytes
+
 
 class _Room:
-    """One node of one pool: what is claimed and who stands where. Shares in thousandths, memory in bytes."""
+    """One node of one pool: the books of what is claimed, and who stands where."""
 
     def __init__(self, pool: str, node: Node) -> None:
         self.pool = pool
         self.node = node
         self.parts = count_parts(node.share)
-        self.claimed = dict.fromkeys(node.devices, 0)
-        self.claimed_bytes = dict.fromkeys(node.devices, 0)
-        self.claimed_parts_total = 0
-        self.claimed_bytes_total = 0
+        self.claimed = _Books(node.devices)
+        self.stood = _Books(node.devices)
         self.standing: dict[str, Running] = {}
+        self.on: dict[int, dict[str, Running]] = {device: {} for device in node.devices}
 
-    def take(self, devices: Sequence[int], share: float, memory_bytes: int) -> None:
-        parts = count_parts(share)
-        for device in devices:
-            self.claimed[device] += parts if len(devices) == 1 else PARTS
-            self.claimed_bytes[device] += memory_bytes // len(devices)
-        self.claimed_parts_total += parts
-        self.claimed_bytes_total += memory_bytes
+    def stand(self, one: Running) -> None:
+        """Enter a replica that is there and has no claim yet."""
+        self.standing[one.id] = one
+        self.stood.add(one, one.devices)
+        for device in one.devices:
+            self.on.setdefault(device, {})[one.id] = one
 
-    def fits(self, devices: Sequence[int], share: float, memory_bytes: int, beside: Iterable[Running] = ()) -> bool:
-        """Whether a replica fits on `devices` next to all that is claimed and all of `beside`."""
-        parts = count_parts(share)
-        others = list(beside)
-        total = self.claimed_parts_total + sum(count_parts(one.share) for one in others)
-        bytes_total = self.claimed_bytes_total + sum(one.memory_bytes for one in others)
-        if total + parts > self.parts or bytes_total + memory_bytes > self.node.memory_bytes:
+    def leave(self, replica: str) -> Running | None:
+        """Strike off a replica that stands; None when it does not."""
+        one = self.standing.pop(replica, None)
+        if one is not None:
+            self.stood.add(one, one.devices, -1)
+            for device in one.devices:
+                del self.on[device][replica]
+        return one
+
+    def fits(self, size: Placed | Configuration, devices: Sequence[int], beside: _Books | None = None) -> bool:
+        """Whether a replica of that size fits on `devices` next to all that is claimed and all that is `beside`."""
+        claimed = self.claimed
+        parts = count_parts(size.share)
+        total, memory = claimed.parts_total + parts, claimed.bytes_total + size.memory_bytes
+        if beside is not None:
+            total, memory = total + beside.parts_total, memory + beside.bytes_total
+        if total > self.parts or memory > self.node.memory_bytes:
             return False
         need = parts if len(devices) == 1 else PARTS
         limit = self.node.device_memory_bytes
         for device in devices:
-            here = [one for one in others if device in one.devices]
-            used = sum(_parts_on(one) for one in here)
-            if device not in self.claimed or self.claimed[device] + used + need > PARTS:
+            if device not in claimed.parts:
                 return False
-            held = self.claimed_bytes[device] + sum(one.memory_bytes // len(one.devices) for one in here)
-            if limit is not None and held + memory_bytes // len(devices) > limit:
+            used = claimed.parts[device] + (beside.parts[device] if beside is not None else 0)
+            if used + need > PARTS:
                 return False
+            if limit is not None:
+                held = claimed.bytes[device] + (beside.bytes[device] if beside is not None else 0)
+                if held + size.memory_bytes // len(devices) > limit:
+                    return False
         return True
 
 
@@ -67,24 +101,33 @@ class Board:
         for one in running:
             room = self._rooms.get((one.pool, one.node))
             if room is not None:
-                room.standing[one.id] = one
+                room.stand(one)
 
-    def occupy(self, one: Running | Seat) -> bool:
-        """Claim exactly the place of `one`, standing or not; False when it does not fit there."""
+    def enter(self, one: Placed) -> None:
+        """Count `one` as there, whether it fits or not."""
         room = self._rooms.get((one.pool, one.node))
-        if room is None or not room.fits(one.devices, one.share, one.memory_bytes):
-            return False
-        room.take(one.devices, one.share, one.memory_bytes)
-        return True
+        if room is not None:
+            room.claimed.add(one, one.devices)
+
+    def strike(self, one: Placed) -> None:
+        """Count `one`, that was entered, as gone."""
+        room = self._rooms.get((one.pool, one.node))
+        if room is not None:
+            room.claimed.add(one, one.devices, -1)
+
+    def fits(self, one: Placed) -> bool:
+        """Whether `one` fits in its place beside all that is claimed or entered."""
+        room = self._rooms.get((one.pool, one.node))
+        return room is not None and room.fits(one, one.devices)
 
     def claim(self, replica: Running) -> Seat | None:
         """The seat of a replica that stands; None when its place is taken or gone."""
         room = self._rooms.get((replica.pool, replica.node))
         if room is None or replica.id not in room.standing:
             return None
-        if not room.fits(replica.devices, replica.share, replica.memory_bytes):
+        if not room.fits(replica, replica.devices):
             return None
-        del room.standing[replica.id]
+        room.leave(replica.id)
         return self._take(room, replica.pipeline, replica.configuration, replica, replica.devices, replica.id)
 
     def seat(
@@ -118,7 +161,7 @@ class Board:
         for one in own:
             if (one.pool, one.node, one.devices) == (seat.pool, seat.node, seat.devices):
                 room = self._rooms[(seat.pool, seat.node)]
-                if room.standing.pop(one.id, None) is not None:
+                if room.leave(one.id) is not None:
                     settled = replace(seat, replica=one.id)
                     self.seats[self.seats.index(seat)] = settled
                     return settled
@@ -128,20 +171,24 @@ class Board:
         self, room: _Room, devices: tuple[int, ...], configuration: Configuration, costs: Mapping[str, float]
     ) -> tuple[float, ...] | None:
         """What this place costs, cheapest first: replicas sent away and their cost, then room left over."""
-        share, memory = configuration.share, configuration.memory_bytes
-        if not room.fits(devices, share, memory):
+        if not room.fits(configuration, devices):
             return None
-        left = PARTS - max(room.claimed[device] for device in devices)
-        standing = sorted(room.standing.values(), key=lambda one: (costs.get(one.id, 0.0), one.id))
-        used = sum(_parts_on(one) for one in standing if set(one.devices) & set(devices))
-        gone = 0.0
-        # Why those on the wanted devices first: sending away others frees memory, never these devices.
-        for one in sorted(standing, key=lambda one: not set(one.devices) & set(devices)):
-            if room.fits(devices, share, memory, standing):
+        left = min(PARTS - room.claimed.parts[device] - room.stood.parts[device] for device in devices)
+        if room.fits(configuration, devices, room.stood):
+            return (0.0, left, *devices)
+        # Why not whom else memory or quota would send away: that is the same wherever on this node the seat is.
+        gone = 1e-6
+        room_left = {device: PARTS - room.claimed.parts[device] - room.stood.parts[device] for device in devices}
+        need = count_parts(configuration.share) if len(devices) == 1 else PARTS
+        here = {name: one for device in devices for name, one in room.on[device].items()}
+        for one in sorted(here.values(), key=lambda one: (costs.get(one.id, 0.0), one.id)):
+            if all(space >= need for space in room_left.values()):
                 break
-            standing.remove(one)
             gone += 1e-6 + costs.get(one.id, 0.0)
-        return (gone, left - used, *devices)
+            for device in room_left:
+                if device in one.devices:
+                    room_left[device] += count_parts(one.share) if len(one.devices) == 1 else PARTS
+        return (gone, left, *devices)
 
     def _take(
         self,
@@ -152,7 +199,7 @@ class Board:
         devices: tuple[int, ...],
         replica: str | None,
     ) -> Seat:
-        room.take(devices, size.share, size.memory_bytes)
+        room.claimed.add(size, devices)
         seat = Seat(
             pipeline=pipeline,
             configuration=key,
@@ -231,13 +278,7 @@ def _places(room: _Room, share: float, costs: Mapping[str, float]) -> Iterable[t
         return []
 
     def price(device: int) -> tuple[float, int]:
-        standing = [one for one in room.standing.values() if device in one.devices]
-        return (sum(1e-6 + costs.get(one.id, 0.0) for one in standing), device)
+        return (sum(1e-6 + costs.get(name, 0.0) for name in room.on[device]), device)
 
-    empty = sorted((device for device in room.node.devices if room.claimed[device] == 0), key=price)
+    empty = sorted((device for device in room.node.devices if room.claimed.parts[device] == 0), key=price)
     return [tuple(sorted(empty[:count]))] if len(empty) >= count else []
-
-
-def _parts_on(one: Running) -> int:
-    """Thousandths that a replica holds of each of its devices."""
-    return count_parts(one.share) if len(one.devices) == 1 else PARTS

@@ -73,50 +73,44 @@ def plan_moves(running: Sequence[Running], seats: Sequence[Seat], capacity: Capa
     """
     kept = {seat.replica for seat in seats if seat.replica is not None}
     leaving = sorted((one for one in running if one.id not in kept), key=_leaves_first)
-    there: list[Running | Seat] = [one for one in running if one.id in kept]
-    there.extend(leaving)
+    board = Board(capacity)
+    for one in running:
+        board.enter(one)
     moves: list[Move] = []
     waiting = [seat for seat in seats if seat.replica is None]
-    waiting = _start_what_fits(waiting, there, (), moves, capacity)
+    waiting = _start_what_fits(waiting, board, (), moves)
     moves.extend(Drain(replica=one.id, pipeline=one.pipeline) for one in leaving if one.stage != "draining")
     for number, one in enumerate(leaving, start=1):
         moves.append(Stop(replica=one.id, pipeline=one.pipeline))
-        there.remove(one)
-        waiting = _start_what_fits(waiting, there, leaving[:number], moves, capacity)
+        board.strike(one)
+        waiting = _start_what_fits(waiting, board, leaving[:number], moves)
     return Plan(moves=tuple(moves))
 
 
-def _start_what_fits(
-    waiting: Sequence[Seat],
-    there: list[Running | Seat],
-    gone: Sequence[Running],
-    moves: list[Move],
-    capacity: Capacity,
-) -> list[Seat]:
+def _start_what_fits(waiting: Sequence[Seat], board: Board, gone: Sequence[Running], moves: list[Move]) -> list[Seat]:
     """Add a start for each seat that fits beside all that is there now; the seats that still wait.
 
     A start waits for those of `gone` beside whom it would not fit.
     """
     left: list[Seat] = []
     for seat in waiting:
-        if not _fit([*there, seat], capacity):
+        if not board.fits(seat):
             left.append(seat)
             continue
-        back: list[Running | Seat] = []
+        back: list[Running] = []
         after: list[str] = []
         for one in gone:
-            if _fit([*there, *back, one, seat], capacity):
+            board.enter(one)
+            if board.fits(seat):
                 back.append(one)
             else:
+                board.strike(one)
                 after.append(one.id)
+        for one in back:
+            board.strike(one)
         moves.append(Start(seat=seat, after=tuple(after)))
-        there.append(seat)
+        board.enter(seat)
     return left
-
-
-def _fit(all_there: Sequence[Running | Seat], capacity: Capacity) -> bool:
-    board = Board(capacity)
-    return all(board.occupy(one) for one in all_there)
 
 
 def _leaves_first(one: Running) -> tuple[bool, bool, int, str]:

@@ -238,17 +238,12 @@ def _fill(sides: list[_Side], board: Board, costs: dict[str, float], *, evict: b
     Source: highest-quotient apportionment (Jefferson / d'Hondt) of replicas to weighted load.
     """
     stuck = {side.spec.name for side in sides if side.stuck}
-    while True:
-        hungry = [
-            side
-            for side in sides
-            if side.spec.name not in stuck and len(side.seats) < (side.claimed if evict else side.useful)
-        ]
-        if not hungry:
-            return
+    limits = {side.spec.name: side.claimed if evict else side.useful for side in sides}
+    hungry = [side for side in sides if side.spec.name not in stuck and len(side.seats) < limits[side.spec.name]]
+    while hungry:
         side = min(hungry, key=lambda side: (*side.appeal(), side.spec.name))
-        if not _grant(side, board, costs, evict=evict):
-            stuck.add(side.spec.name)
+        if not _grant(side, board, costs, evict=evict) or len(side.seats) >= limits[side.spec.name]:
+            hungry.remove(side)
 
 
 def _grant(side: _Side, board: Board, costs: dict[str, float], *, evict: bool, settled: bool = True) -> bool:
