@@ -112,7 +112,7 @@ def _check_machine(hardware: HardwareFacts) -> Iterator[Finding]:
         yield Finding(
             what="core shares",
             verdict="info",
-            found=f"no control group of our own (version {hardware.cgroup_version or 'none'}); shares by dispatch alone",
+            found=f"by dispatch alone: no control group of our own (version {hardware.cgroup_version or 'none'})",
             cure="The systemd unit has one: `headgate systemd`.",
         )
     yield _check_isolation()

@@ -34,7 +34,7 @@ PIPELINES = ("ticket-extract", "ticket-summary", "ticket-category")
 ORDER = ("ticket-extract", "ticket-summary", "ticket-category", "ticket-extract")
 _MAX_TOKENS = {"ticket-extract": 120, "ticket-summary": 48}
 _MOST_CORES = 2  # few, so that there is something to share
-_REPLICAS = 4  # that fit into them
+_SHARE = 0.2  # of the cores for one language model; the linear one gets half of it: four and two fit side by side
 _BUSY = 0.6  # part of the cores that the hot pipeline asks for on average; its bursts ask for more than there is
 _CALM_PER_S = 25.0  # the most requests a second that the linear model is sent: it would take thousands
 _LOOK_S = 0.25
@@ -62,7 +62,7 @@ class Trial:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Move:
-    """One decision that moved replicas, `at_s` seconds after the load began; `kinds` has a (kind, pipeline) a replica."""
+    """One decision, `at_s` seconds after the load began; `kinds` has a (kind, pipeline) for each replica it moved."""
 
     at_s: float
     reason: str
@@ -89,9 +89,9 @@ class Progress:
 
 
 def write_configuration(folder: Path) -> Path:
-    """The demo's headgate.yaml in `folder`: about four replicas fit, three pipelines want them."""
+    """The demo's headgate.yaml in `folder`: four language model replicas fit, two pipelines want them all."""
     cores = min(_MOST_CORES, len(load_hardware().core_ids))
-    share = cores / _REPLICAS
+    share = cores * _SHARE
     lines = [f"state: {folder / 'state'}", "gateway: {port: 0, drain_s: 10}", f"pools: {{cpu: {{cores: {cores}}}}}"]
     lines.append("models:")
     for name in PIPELINES:
@@ -250,8 +250,7 @@ class _Watcher:
             progress.replicas.setdefault(name, []).append(one["ready"] + one["starting"])
 
     async def _decisions(self) -> list[dict[str, Any]]:
-        answer: Any = await self._admin.ask("GET", "/admin/decisions")
-        return answer["decisions"] if isinstance(answer, dict) else answer
+        return await self._admin.ask("GET", "/admin/decisions")
 
 
 def _environment() -> dict[str, str]:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import AsyncGenerator
 from types import TracebackType
-from typing import Any, Self
+from typing import Any, Self, cast
 
 import orjson
 
@@ -98,7 +98,7 @@ async def _read(response: HttpResponse) -> Any:
 
 def build_error(status: int, answer: Any) -> HeadgateError:
     """The error that an OpenAI-shaped answer tells, as the class it was raised as."""
-    told: dict[str, Any] = answer.get("error") or {} if isinstance(answer, dict) else {}
+    told = cast("dict[str, Any]", answer["error"]) if isinstance(answer, dict) and "error" in answer else {}
     code = str(told.get("code") or "")
     known = [kind for kind in vars(errors).values() if isinstance(kind, type) and issubclass(kind, HeadgateError)]
     by_code = [kind for kind in known if "code" in vars(kind) and kind.code == code]

@@ -27,7 +27,7 @@ def demo(
     keep: Annotated[bool, typer.Option("--keep", help="Leave it running afterwards.")] = False,
     as_json: AsJson = False,
 ) -> None:
-    """Serve three bundled models on few cores, load them with bursts, and watch replicas move to where they are needed."""
+    """Serve three bundled models on few cores, load them with bursts, and watch replicas move where they are needed."""
     from headgate.app.demonstration import close_house, write_configuration
 
     clock = SystemClock()

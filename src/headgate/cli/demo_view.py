@@ -105,8 +105,9 @@ def _live_view(progress: Progress) -> RenderableType:
             str(progress.moved(name)),
         )
     failures = sum(1 for one in progress.samples if one.failure is not None)
+    elapsed_s = min(progress.elapsed_s, progress.seconds)
     head = Text.assemble(
-        f"{min(progress.elapsed_s, progress.seconds):5.1f} of {progress.seconds:g} s   {len(progress.samples)} answered, ",
+        f"{elapsed_s:5.1f} of {progress.seconds:g} s   {len(progress.samples)} answered, ",
         f"{progress.in_flight} under way, ",
         (f"{failures} failed", "red" if failures else "green"),
     )

@@ -110,10 +110,9 @@ def reload(config: ConfigFile = None, state: StateFolder = None, as_json: AsJson
     if as_json:
         print_json(changed)
         return
-    lines = [f"{name}: {words}" for key, words in _CHANGES.items() for name in changed.get(key) or ()]
-    out.print("\n".join(lines) if lines else "Nothing has changed for any pipeline.")
-    for text in changed.get("needs_restart") or ():
-        warn(f"{text} takes effect at the next `headgate down` and `headgate up`.")
+    pipelines: dict[str, list[str]] = changed["pipelines"]
+    lines = [f"{name}: {words}" for key, words in _CHANGES.items() for name in pipelines.get(key, ())]
+    out.print("\n".join(lines) if lines else f"{path} is in force; it changes no pipeline.", markup=False)
 
 
 def systemd(
@@ -193,4 +192,5 @@ def curl_line(url: str, key: str, pipeline: str) -> str:
     """One line that asks `pipeline` something."""
     ask = "My Lumo kettle K-45 arrived broken, order 48213. Please send me a refund. Maria Lopez"
     body = f'{{"model": "{pipeline}", "messages": [{{"role": "user", "content": "{ask}"}}]}}'
-    return f"curl {url}/v1/chat/completions -H 'Authorization: Bearer {key}' -H 'Content-Type: application/json' -d '{body}'"
+    headers = f"-H 'Authorization: Bearer {key}' -H 'Content-Type: application/json'"
+    return f"curl {url}/v1/chat/completions {headers} -d '{body}'"

@@ -123,9 +123,10 @@ def verify(
     damaged = any(results.values())
     if as_json:
         print_json({"models": [{"name": one, "damages": found} for one, found in results.items()], "ok": not damaged})
-    for one, found in {} if as_json else results.items():
-        told = "; ".join(", ".join(f"{key} {value}" for key, value in damage.items()) for damage in found)
-        out.print(f"{one}: {'damaged: ' + told if found else 'as it was added'}", markup=False)
+    else:
+        for one, found in results.items():
+            told = "; ".join(f"{damage['name']} {damage['what']}" for damage in found)
+            out.print(f"{one}: {'damaged: ' + told if found else 'as it was added'}", markup=False)
     if damaged:
         raise typer.Exit(FAILURE)
 

@@ -22,7 +22,6 @@ class Program(TyperGroup):
         """Run the command."""
         if os.environ.get("HEADGATE_DEBUG") == "1":
             return super().invoke(ctx)
-        as_json = False
         try:
             return super().invoke(ctx)
         except HeadgateError as error:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import select
 import sys
-from collections.abc import Generator
+from collections.abc import Callable, Generator
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -55,7 +55,7 @@ def top(
 
 
 def decisions(
-    limit: Annotated[int, typer.Option("--limit", "-n", min=1, help="How many, the newest first.")] = 20,
+    limit: Annotated[int, typer.Option("--limit", "-n", min=1, max=200, help="How many, the newest first.")] = 20,
     config: ConfigFile = None,
     state: StateFolder = None,
     as_json: AsJson = False,
@@ -71,7 +71,7 @@ def decisions(
             return await admin.ask("GET", f"/admin/decisions?limit={limit}")
 
     answer: Any = asyncio.run(ask())
-    found: list[dict[str, Any]] = (answer["decisions"] if isinstance(answer, dict) else answer)[:limit]
+    found: list[dict[str, Any]] = answer
     if as_json:
         print_json({"decisions": found})
         return
@@ -143,12 +143,16 @@ async def _show_live(places: Places, interval_s: float, count: int | None) -> No
                     return
 
 
+def _wait(seconds: float) -> str:
+    SystemClock().block(seconds)
+    return ""
+
+
 @contextmanager
-def _keys() -> Generator[Any]:
+def _keys() -> Generator[Callable[[float], str]]:
     """Waits for a key for some seconds: the key, or '' when none was pressed."""
     if not sys.stdin.isatty():
-        clock = SystemClock()
-        yield lambda seconds: clock.block(seconds) or ""
+        yield _wait
         return
     import termios
     import tty

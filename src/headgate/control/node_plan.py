@@ -83,7 +83,7 @@ class PlannedPipeline:
     timeout_s: float = 120.0
     first_token_s: float = 0.5
     per_token_s: float = 0.1
-    created: int = 0
+    created: int = field(default=0, compare=False)  # or every pipeline would look changed at each reload
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

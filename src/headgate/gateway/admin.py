@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from typing import Any
+from urllib.parse import parse_qsl
 
 import orjson
 
@@ -24,7 +25,9 @@ def add_admin_api(door: Door, desk: Desk, link: NodeLink) -> None:
         return JSON[1], orjson.dumps({"version": __version__, **node, "gateway": _gateway_status(desk)})
 
     async def decisions(exchange: Exchange, parameters: dict[str, str]) -> tuple[bytes, bytes]:
-        return JSON[1], orjson.dumps(await link.ask("decisions"))
+        limit = dict(parse_qsl(exchange.scope["query_string"].decode("latin-1"))).get("limit", "20")
+        params = {"limit": int(limit) if limit.isascii() and limit.isdigit() and len(limit) < 10 else limit}
+        return JSON[1], orjson.dumps(await link.ask("decisions", params))
 
     async def reload(exchange: Exchange, parameters: dict[str, str]) -> tuple[bytes, bytes]:
         body = await exchange.read_body(_BODY_LIMIT)
