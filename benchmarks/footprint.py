@@ -119,6 +119,34 @@ async def _await_token(socket: Path, until: float) -> None:
     raise TimeoutError("no token within a minute")
 
 
+WAKING = """
+gateway: {port: 0}
+pools: {cpu: {cores: 2}}
+models: {ticket-extract: {source: "bundled:ticket-extract", cores: 0.5}}
+pipelines: {ticket-extract: {model: ticket-extract, floor: 0, idle_s: 0.5s}}
+"""
+
+
+async def waking(running: Running, runs: int) -> dict[str, object]:
+    """Seconds from a request to a pipeline without replicas to its one token."""
+    client = HttpClient(SystemClock())
+    asked = body("ticket-extract", 1, prompt="Hello, my order 4711 did not arrive.")
+    seen: list[float] = []
+    while len(seen) < runs:
+        async with client.request("GET", running.address, "/admin/status", running.bearer) as response:
+            asleep = not json.loads(await response.read())["replicas"]
+        if not asleep:
+            await asyncio.sleep(0.1)
+            continue
+        began = time.perf_counter()
+        async with client.request("POST", running.address, CHAT, running.bearer, asked) as response:
+            assert response.status == 200, await response.read()
+            await response.read()
+        seen.append(time.perf_counter() - began)
+    await client.close()
+    return {"wake_to_token_s": round(statistics.median(seen), 3), "wake_to_token_s_max": round(max(seen), 3)}
+
+
 def processes(running: Running) -> list[int]:
     """The supervisor and its node and gateways; replicas are not among them."""
     account = json.loads((running.state / "run" / "supervisor.json").read_text())
@@ -167,6 +195,8 @@ def main() -> None:
         time.sleep(3.0)
         result["idle_pss_mb"] = round(memory(processes(running), "Pss") / 1e6, 1)
         result |= growth(running, options.requests)
+    with headgate(WAKING) as running:
+        result |= asyncio.run(waking(running, 10))
     for name, value in result.items():
         print(f"{name:40} {value}")
     write_json(options.json, result)

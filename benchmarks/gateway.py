@@ -233,6 +233,42 @@ async def engine_speed(
     return {way: statistics.median(values) for way, values in seen.items()}
 
 
+async def leaving(running: Running, client: HttpClient, prompt_tokens: int, rounds: int) -> dict[str, object]:
+    """Milliseconds until a replica's slot is free after its client left: while decoding, and while reading a prompt."""
+    caller = Caller(running, running.upstream("real"), client)
+    upstream = running.upstream("real")
+
+    async def busy() -> bool:
+        async with client.request("GET", upstream.address, "/slots", request_headers(upstream)) as response:
+            return any(slot["is_processing"] for slot in orjson.loads(await response.read()))
+
+    async def leave(asked: bytes, after_s: float | None) -> float:
+        pieces = caller.chunks("gateway", asked)
+        task = asyncio.ensure_future(anext(pieces))
+        if after_s is None:
+            await task
+        else:
+            await asyncio.sleep(after_s)
+            task.cancel()
+            with contextlib.suppress(asyncio.CancelledError):
+                await task
+        left = time.perf_counter()
+        await pieces.aclose()
+        while await busy():
+            await asyncio.sleep(0.002)
+        return (time.perf_counter() - left) * 1e3
+
+    decoding = [await leave(body("real", 500, True, f"leave {number}"), None) for number in range(rounds)]
+    text = "x" * prompt_tokens  # the random model's tokenizer knows single bytes only: a token each
+    reading = [await leave(body("real", 5, True, f"{number}{text}"), 0.5) for number in range(rounds)]
+    return {
+        "disconnect_decoding_ms": round(statistics.median(decoding), 1),
+        "disconnect_decoding_ms_max": round(max(decoding), 1),
+        "disconnect_prompt_ms": round(statistics.median(reading), 1),
+        "disconnect_prompt_ms_max": round(max(reading), 1),
+    }
+
+
 async def engines(path: Path, name: str, context: int, tokens: int, rounds: int) -> dict[str, object]:
     """Tokens per second of llama.cpp alone and behind the gateway, at 1, 4 and 16 streams."""
     result: dict[str, object] = {}
@@ -246,6 +282,8 @@ async def engines(path: Path, name: str, context: int, tokens: int, rounds: int)
                 f"{name}_gateway_tokens_per_second_{streams}": round(speed["gateway"], 1),
                 f"{name}_throughput_ratio_{streams}": round(ratio, 4),
             }
+        if name == "engine":
+            result |= await leaving(running, client, context // 2, rounds)
         await client.close()
     return result
 
@@ -265,7 +303,7 @@ async def run(options: argparse.Namespace) -> dict[str, object]:
             tiny = write_llama(Path(name) / "tiny.gguf", TINY)
             result |= await engines(tiny, "tiny", 256, 64, options.rounds)
             large = write_llama(Path(name) / "half-billion.gguf", HALF_BILLION)
-            result |= await engines(large, "engine", 256, 24, options.rounds)
+            result |= await engines(large, "engine", 1024, 24, options.rounds)
         ratios = [result[f"engine_throughput_ratio_{streams}"] for streams in (1, 4, 16)]
         result["engine_throughput_ratio"] = min(float(str(ratio)) for ratio in ratios)
     return result
