@@ -3,7 +3,8 @@
     python benchmarks/memory_estimate.py --json benchmarks/results/memory_estimate.json
 
 Each replica is loaded, all of its slots answer a prompt of several steps at once, and the process's own high-water
-mark (VmHWM) is read. llama.cpp clears the KV cache when it loads, so all of it is resident however long the prompts. Shapes marked `held out` were not looked at when the estimate was fitted. Linux only.
+mark (VmHWM) is read. llama.cpp clears the KV cache when it loads, so all of it is resident however long the prompts.
+Shapes marked `held out` were not looked at when the estimate was fitted. Linux only.
 """
 
 from __future__ import annotations
@@ -32,6 +33,9 @@ SMALL = dict(layers=12, embedding=768, feed_forward=2048, heads=12, kv_heads=4, 
 HALF = dict(
     layers=24, embedding=896, feed_forward=4864, heads=14, kv_heads=2, vocabulary=151936, tied=True, merges=True
 )
+TIED = dict(
+    layers=10, embedding=640, feed_forward=1792, heads=10, kv_heads=5, vocabulary=100000, tied=True, merges=True
+)
 ODD = dict(layers=16, embedding=1024, feed_forward=2816, heads=16, kv_heads=8, vocabulary=64000)
 
 CASES = [
@@ -49,7 +53,9 @@ CASES = [
     (True, "0.25B", ODD, "F16", 512, 2),
     (True, "0.25B", ODD, "Q8_0", 2048, 4),
     (True, "0.25B", ODD, "Q4_0", 1024, 1),
-    (True, "0.5B", HALF, "Q4_0", 512, 4),
+    (False, "0.5B", HALF, "Q4_0", 512, 4),
+    (True, "0.1B tied", TIED, "F16", 2048, 1),
+    (True, "0.1B tied", TIED, "Q4_0", 512, 2),
 ]
 
 
@@ -117,7 +123,7 @@ def main() -> None:
     rows = []
     with tempfile.TemporaryDirectory() as temporary:
         folder = arguments.keep or Path(temporary)
-        print("model kind  context slots  weights     kv  compute  estimate     peak   error   anon   file")
+        print("model     kind  context slots  weights     kv  compute  estimate     peak   error   anon   file")
         for case in CASES:
             if arguments.only and not case[1].startswith(arguments.only):
                 continue
@@ -127,7 +133,7 @@ def main() -> None:
                 name: row[f"{name}_bytes"] / 2**20 for name in ("weights", "kv_cache", "compute", "estimate", "peak")
             }
             print(
-                f"{row['model']:5} {row['kind']:5} {row['context']:7} {row['slots']:5} {mib['weights']:8.1f} "
+                f"{row['model']:9} {row['kind']:5} {row['context']:7} {row['slots']:5} {mib['weights']:8.1f} "
                 f"{mib['kv_cache']:6.1f} {mib['compute']:8.1f} {mib['estimate']:9.1f} {mib['peak']:8.1f} "
                 f"{100 * row['error']:6.1f}%{' held out' if row['held_out'] else ''} "
                 f"{row['anonymous_bytes'] / 2**20:7.1f} {row['file_bytes'] / 2**20:7.1f}",

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import sys
-from collections.abc import AsyncGenerator, AsyncIterator
+from collections.abc import AsyncGenerator
 from contextlib import aclosing
 from pathlib import Path
 
@@ -93,13 +93,13 @@ class Classic:
         if not answer.get("choices"):
             raise UpstreamFailed("The replica gave no label.", code="replica_failed")
 
-    def stream(self, upstream: Upstream, call: Call, seed_offset: int = 0) -> AsyncIterator[Delta]:
+    def stream(self, upstream: Upstream, call: Call, seed_offset: int = 0) -> AsyncGenerator[Delta, None]:
         """One attempt; see Engine.stream."""
         return self._stream(upstream, call, None)
 
     async def resume(
         self, upstream: Upstream, call: Call, text: str, token_ids: tuple[int, ...]
-    ) -> AsyncIterator[Delta]:
+    ) -> AsyncGenerator[Delta, None]:
         """Continue an answer to the byte; see Engine.resume."""
         try:
             async with aclosing(self._stream(upstream, call, text)) as deltas:

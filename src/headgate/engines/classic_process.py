@@ -18,6 +18,7 @@ import orjson
 from headgate.core.clock import Clock, SystemClock
 from headgate.core.errors import ModelRefused
 from headgate.engines.classic_model import ClassicModel, load
+from headgate.engines.json_values import as_list, as_object
 from headgate.engines.replica_server import ReplicaServer, Reply, guard_process, run_replica
 from headgate.engines.replica_wire import (
     Answer,
@@ -75,14 +76,14 @@ class ClassicApp:
             more = {"n_prompt_tokens": prompt_tokens, "n_ctx": self._context}
             raise Refused(render_error("exceed_context_size_error", "text exceeds the context size", **more))
         labels, chances = self._model.predict(text)
-        order = chances.argsort()[::-1][:_ALTERNATIVES_MAX].tolist()
+        order: list[int] = chances.argsort()[::-1][:_ALTERNATIVES_MAX].tolist()
         others = tuple([(at, labels[at], log(max(float(chances[at]), _PROBABILITY_MIN))) for at in order])
         best = order[0]
-        told = _shape_label(labels[best], float(chances[best]), asked.get("response_format") or {})
+        told = _shape_label(labels[best], float(chances[best]), as_object(asked.get("response_format")))
         tokens = [Token(id=best, text=told, logprob=others[0][2], others=others)]
-        stops = asked.get("stop") or []
+        stops = asked.get("stop")
         if stops:
-            tokens, _ = cut_at_stop(tokens, [stops] if isinstance(stops, str) else stops)
+            tokens, _ = cut_at_stop(tokens, [stops] if isinstance(stops, str) else as_list(stops))
         if asked.get("continue_after") is not None:
             tokens = skip_text(tokens, asked["continue_after"])
         return Answer(tokens=tokens, finish="stop", prompt_tokens=prompt_tokens)
@@ -93,14 +94,14 @@ def _shape_label(label: str, confidence: float, form: dict[str, Any]) -> str:
     kind = form.get("type")
     if kind not in ("json_schema", "json_object"):
         return label
-    schema = (form.get("json_schema") or {}).get("schema") or {}
+    schema = as_object(as_object(form.get("json_schema")).get("schema"))
     number = round(confidence, 6)
     own: dict[str, Any] = {}
-    for name, part in (schema.get("properties") or {}).items():
-        kinds = part.get("type") if isinstance(part, dict) else None
-        if kinds == "string" or (isinstance(part, dict) and label in (part.get("enum") or ())):
+    for name, value in as_object(schema.get("properties")).items():
+        part = as_object(value)
+        if part.get("type") == "string" or label in as_list(part.get("enum")):
             own[name] = label
-        elif kinds == "number":
+        elif part.get("type") == "number":
             own[name] = number
     try:
         validator = jsonschema_rs.validator_for(schema)
@@ -124,11 +125,11 @@ def _last_text(messages: Any) -> str:
 def _text_of(content: Any) -> str:
     if isinstance(content, str):
         return content
-    if isinstance(content, list):
-        if all(isinstance(part, dict) and part.get("type") == "text" for part in content):
-            return "\n".join([str(part["text"]) for part in content])
-        if len(content) == 1 and isinstance(content[0], str):
-            return content[0]
+    parts = as_list(content)
+    if parts and all(as_object(part).get("type") == "text" for part in parts):
+        return "\n".join([str(part["text"]) for part in parts])
+    if len(parts) == 1 and isinstance(parts[0], str):
+        return parts[0]
     raise Refused(render_error("invalid_request_error", "the content or prompt is no text"))
 
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import sys
-from collections.abc import AsyncGenerator, AsyncIterator
+from collections.abc import AsyncGenerator
 from contextlib import aclosing
 
 import orjson
@@ -79,13 +79,13 @@ class Fake:
         if not answer.get("choices"):
             raise UpstreamFailed("The replica produced no token.", code="replica_failed")
 
-    def stream(self, upstream: Upstream, call: Call, seed_offset: int = 0) -> AsyncIterator[Delta]:
+    def stream(self, upstream: Upstream, call: Call, seed_offset: int = 0) -> AsyncGenerator[Delta, None]:
         """One attempt; see Engine.stream."""
         return self._stream(upstream, call, seed_offset, None)
 
     async def resume(
         self, upstream: Upstream, call: Call, text: str, token_ids: tuple[int, ...]
-    ) -> AsyncIterator[Delta]:
+    ) -> AsyncGenerator[Delta, None]:
         """Continue any answer of text to the byte; see Engine.resume."""
         if call.kind == "embedding" or call.body.get("tools"):
             raise UpstreamFailed("Only an answer of text can be continued.")

@@ -8,6 +8,7 @@ from typing import Any
 
 import orjson
 
+from headgate.engines.json_values import as_list, as_object
 from headgate.engines.replica_wire import Token
 
 _STEMS = [
@@ -67,7 +68,8 @@ def cut_text(text: str) -> list[Token]:
 def make_instance(schema: Any, *, root: Any = None, depth: int = 0) -> Any:
     """A small instance of a JSON schema: the usual keywords are kept, others are not looked at."""
     root = schema if root is None else root
-    if depth > _DEPTH_MAX or not isinstance(schema, dict):
+    schema = as_object(schema)
+    if depth > _DEPTH_MAX or not schema:
         return None
     if "$ref" in schema:
         return make_instance(_follow(root, str(schema["$ref"])), root=root, depth=depth + 1)
@@ -79,16 +81,14 @@ def make_instance(schema: Any, *, root: Any = None, depth: int = 0) -> Any:
         if schema.get(keyword):
             return make_instance(schema[keyword][0], root=root, depth=depth + 1)
     kind = schema.get("type")
-    if isinstance(kind, list):
-        kind = kind[0]
+    kind = (as_list(kind) or [kind])[0]
     if kind == "object" or (kind is None and "properties" in schema):
-        properties = schema.get("properties") or {}
-        names = schema.get("required") or list(properties)
+        properties = as_object(schema.get("properties"))
+        names = as_list(schema.get("required")) or list(properties)
         return {name: make_instance(properties.get(name, {}), root=root, depth=depth + 1) for name in names}
     if kind == "array":
         return [
-            make_instance(schema.get("items") or {}, root=root, depth=depth + 1)
-            for _ in range(schema.get("minItems", 0))
+            make_instance(schema.get("items"), root=root, depth=depth + 1) for _ in range(schema.get("minItems", 0))
         ]
     return _make_scalar(kind, schema)
 
@@ -139,7 +139,7 @@ def _follow(root: Any, reference: str) -> Any:
     found = root
     for name in reference.removeprefix("#").strip("/").split("/"):
         if name:
-            found = found.get(name.replace("~1", "/").replace("~0", "~")) if isinstance(found, dict) else None
+            found = as_object(found).get(name.replace("~1", "/").replace("~0", "~"))
     return found
 
 

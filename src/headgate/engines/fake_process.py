@@ -12,7 +12,7 @@ import signal
 import sys
 from collections.abc import Awaitable
 from dataclasses import dataclass
-from types import SimpleNamespace
+from types import FrameType, SimpleNamespace
 from typing import Any
 
 import orjson
@@ -28,6 +28,7 @@ from headgate.engines.fake_answer import (
     nonsense,
     prompt_key,
 )
+from headgate.engines.json_values import as_list, as_object
 from headgate.engines.replica_server import ReplicaServer, Reply, guard_process, run_replica
 from headgate.engines.replica_wire import (
     Answer,
@@ -76,8 +77,8 @@ class FakeApp:
         if path == "/slots":
             return reply.json(200, self._slots_body())
         try:
-            asked = orjson.loads(body)
-            if not isinstance(asked, dict):
+            asked = as_object(orjson.loads(body))
+            if not asked:
                 raise ValueError
             if self._settings.error_status is not None:
                 return reply.json(self._settings.error_status, render_error("server_error", "told to fail", 500))
@@ -136,9 +137,9 @@ class FakeApp:
         tool = _chosen_tool(asked)
         if tool is not None:
             return self._call_tool(tool, prompt_tokens)
-        form = asked.get("response_format") or {}
+        form = as_object(asked.get("response_format"))
         if form.get("type") in ("json_schema", "json_object"):
-            schema = (form.get("json_schema") or {}).get("schema") or {"type": "object"}
+            schema = as_object(form.get("json_schema")).get("schema") or {"type": "object"}
             text = nonsense() if self._settings.fail_open else orjson.dumps(make_instance(schema)).decode()
             tokens = cut_text(text)
         else:
@@ -148,9 +149,9 @@ class FakeApp:
         limit = room if limit is None or limit < 0 else min(int(limit), room)
         if len(tokens) > limit:
             tokens, finish = tokens[:limit], "length"
-        stops = asked.get("stop") or []
+        stops = asked.get("stop")
         if stops:
-            tokens, stopped = cut_at_stop(tokens, [stops] if isinstance(stops, str) else stops)
+            tokens, stopped = cut_at_stop(tokens, [stops] if isinstance(stops, str) else as_list(stops))
             finish = "stop" if stopped else finish
         after = asked.get("continue_after")
         if after is not None:
@@ -281,8 +282,12 @@ def main() -> None:
     if launch["settings"]["refuse_load"]:
         sys.stderr.write("fake: told to refuse loading\n")
         raise SystemExit(EXIT_REFUSED)
-    signal.signal(signal.SIGTERM, lambda *_: os._exit(0))  # until the server listens and takes it over
+    signal.signal(signal.SIGTERM, _leave)  # until the server listens and takes it over
     run_replica(lambda: serve(launch))
+
+
+def _leave(number: int, frame: FrameType | None) -> None:
+    os._exit(0)
 
 
 def _chosen_tool(asked: dict[str, Any]) -> dict[str, Any] | None:
@@ -292,7 +297,7 @@ def _chosen_tool(asked: dict[str, Any]) -> dict[str, Any] | None:
     if not tools or choice in (None, "auto", "none"):
         return None
     if isinstance(choice, dict):
-        wanted = choice["function"]["name"]
+        wanted = as_object(choice)["function"]["name"]
         for tool in tools:
             if tool["function"]["name"] == wanted:
                 return tool["function"]

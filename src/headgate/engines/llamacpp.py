@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import os
 import sys
-from collections.abc import AsyncGenerator, AsyncIterator
+from collections.abc import AsyncGenerator
 from contextlib import aclosing
 from pathlib import Path
 from typing import Any
@@ -22,6 +22,7 @@ from headgate.core.model import Version
 from headgate.core.usage import Usage
 from headgate.engines.engine import Command, Launch, Memory, ModelOptions, Upstream
 from headgate.engines.http import HttpClient
+from headgate.engines.json_values import as_list
 from headgate.engines.llamacpp_memory import estimate_llamacpp_memory, maps_weights
 from headgate.engines.llamacpp_tools import demanded_tools, read_tool_call, tool_messages, tool_schema
 from headgate.engines.openai_dialect import (
@@ -173,7 +174,7 @@ class LlamaCpp:
         if not produced:
             raise UpstreamFailed("The replica produced no token.", code="replica_failed")
 
-    def stream(self, upstream: Upstream, call: Call, seed_offset: int = 0) -> AsyncIterator[Delta]:
+    def stream(self, upstream: Upstream, call: Call, seed_offset: int = 0) -> AsyncGenerator[Delta, None]:
         """One attempt; see Engine.stream. Token ids come with greedy, plain answers: those can be continued."""
         body = build_body(call, "", seed_offset)
         asked, top = wants_logprobs(call)
@@ -201,7 +202,7 @@ class LlamaCpp:
 
     async def resume(
         self, upstream: Upstream, call: Call, text: str, token_ids: tuple[int, ...]
-    ) -> AsyncIterator[Delta]:
+    ) -> AsyncGenerator[Delta, None]:
         """Continue a greedy, plain answer; see Engine.resume. The replica renders and tokenises the prompt again.
 
         The usage at the end has the prompt as it was asked and only the new tokens of the answer.
@@ -292,10 +293,10 @@ class LlamaCpp:
         if call.kind == "chat":
             asked = select(call.body, ("messages", "chat_template_kwargs"))
             prompt = (await call_json(self._client, upstream, "/apply-template", asked))["prompt"]
-        if isinstance(prompt, list) and len(prompt) == 1:
-            prompt = prompt[0]
-        if isinstance(prompt, list):
-            return list(prompt)
+        if len(as_list(prompt)) == 1:
+            prompt = as_list(prompt)[0]
+        if as_list(prompt):
+            return as_list(prompt)
         asked = {"content": prompt, "add_special": True, "parse_special": True}
         return (await call_json(self._client, upstream, "/tokenize", asked))["tokens"]
 

@@ -17,6 +17,7 @@ _PER_VOCABULARY = 380
 _CELL = 2  # bytes of one element of the KV cache (F16)
 _CONTEXT_STEP = 256  # llama.cpp rounds the context of a slot up to a multiple of this
 _UNQUANTISED_BITS = 15.0
+_PACKED_BITS = 5.0  # kinds of fewer bits an element are packed anew on x86-64 (Q4_0, Q4_K, IQ4_NL, Q2_K)
 
 
 def maps_weights(version: Version) -> bool:
@@ -57,8 +58,13 @@ def estimate_llamacpp_memory(version: Version, options: ModelOptions, batch: int
     scores = 4 * header.vocabulary * (options.slots + 1)
     mask = 5 * batch * context * options.slots
     overhead = int(_PROCESS) + _PER_VOCABULARY * header.vocabulary
+    # Why: a table that is input and output at once is kept as it is for the one and packed for the other.
+    elements = header.vocabulary * header.embedding
+    twice = 0
+    if not header.output_bytes and elements and 8 * header.token_embedding_bytes / elements < _PACKED_BITS:
+        twice = header.token_embedding_bytes
     return Memory(
-        weights=max(0, header.tensor_bytes - offloaded),
+        weights=max(0, header.tensor_bytes + twice - offloaded),
         kv_cache=kv,
         compute=activations + scores + mask,
         overhead=overhead,

@@ -11,10 +11,11 @@ import json
 import os
 import signal
 import sys
+from importlib import import_module
 from pathlib import Path
 from typing import Any
 
-import xllamacpp
+xllamacpp: Any = import_module("xllamacpp")  # it has no type stubs
 
 EXIT_REFUSED = 3  # the model cannot be served so; starting it again will not help
 _PR_SET_DUMPABLE = 4  # Source: prctl(2)

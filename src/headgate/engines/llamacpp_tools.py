@@ -13,6 +13,7 @@ from typing import Any
 import orjson
 
 from headgate.core.errors import BadRequest, SchemaViolation
+from headgate.engines.json_values import as_object
 
 
 def demanded_tools(body: dict[str, Any]) -> list[dict[str, Any]] | None:
@@ -21,7 +22,7 @@ def demanded_tools(body: dict[str, Any]) -> list[dict[str, Any]] | None:
     if not tools or choice in (None, "auto", "none"):
         return None
     if isinstance(choice, dict):
-        name = (choice.get("function") or {}).get("name")
+        name = as_object(as_object(choice).get("function")).get("name")
         tools = [tool for tool in tools if tool["function"]["name"] == name]
         if not tools:
             raise BadRequest("tool_choice names a function that is not in tools. Add it there.", param="tool_choice")

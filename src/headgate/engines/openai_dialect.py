@@ -14,6 +14,7 @@ import orjson
 from headgate.core.chat import Call, Delta, FinishReason, Kind
 from headgate.core.errors import BadRequest, ContextOverflow, HeadgateError, UpstreamFailed
 from headgate.core.usage import Usage
+from headgate.engines.json_values import as_object
 
 PATHS: Mapping[Kind, str] = {
     "chat": "/v1/chat/completions",
@@ -274,16 +275,14 @@ def read_embeddings(payload: bytes) -> Delta:
 
 def read_error(status: int, body: bytes | dict[str, Any]) -> HeadgateError:
     """The error that a replica's refusal amounts to, without its own words: they may quote the prompt."""
-    kind, text, error = "", "", {}
+    kind, text = "", ""
+    error: dict[str, Any] = {}
     try:
-        answer = orjson.loads(body) if isinstance(body, bytes) else body
-        error = answer.get("error", answer)
-        if isinstance(error, dict):
-            kind = str(error.get("type") or error.get("code") or "")
-            text = f"{error.get('message') or ''}".lower()
-        else:
-            text, error = str(error).lower(), {}
-    except (ValueError, AttributeError):
+        answer = as_object(orjson.loads(body) if isinstance(body, bytes) else body)
+        error = as_object(answer.get("error", answer))
+        kind = str(error.get("type") or error.get("code") or "")
+        text = str(error.get("message") or "").lower()
+    except ValueError:
         pass
     code = str(error.get("code") or "")
     if "does not support logits" in text:
@@ -327,7 +326,7 @@ def _overflow(error: Mapping[str, Any]) -> ContextOverflow:
 
 
 def _read_usage(usage: Mapping[str, Any]) -> Usage:
-    details = usage.get("prompt_tokens_details") or {}
+    details = as_object(usage.get("prompt_tokens_details"))
     return Usage(
         prompt_tokens=usage.get("prompt_tokens") or 0,
         cached_tokens=details.get("cached_tokens") or 0,

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import AsyncIterator
+from collections.abc import AsyncGenerator
 from urllib.parse import quote, unquote
 
 from pydantic import ValidationError
@@ -100,7 +100,7 @@ class Remote:
             raise UpstreamFailed("The endpoint cannot answer a first request.", code="replica_failed") from error
         raise UpstreamFailed("The endpoint produced no token.", code="replica_failed")
 
-    def stream(self, upstream: Upstream, call: Call, seed_offset: int = 0) -> AsyncIterator[Delta]:
+    def stream(self, upstream: Upstream, call: Call, seed_offset: int = 0) -> AsyncGenerator[Delta, None]:
         """One attempt; see Engine.stream."""
         _, _, fragment = upstream.address.partition("#")
         body = build_body(call, upstream.model or unquote(fragment), seed_offset)
@@ -112,7 +112,9 @@ class Remote:
         reader = AnswerReader(call.kind, logprobs=asked, top=top)
         return stream_answer(self._client, upstream, path, body, reader)
 
-    def resume(self, upstream: Upstream, call: Call, text: str, token_ids: tuple[int, ...]) -> AsyncIterator[Delta]:
+    def resume(
+        self, upstream: Upstream, call: Call, text: str, token_ids: tuple[int, ...]
+    ) -> AsyncGenerator[Delta, None]:
         """Never: an endpoint of others cannot be made to continue exactly. Raises UpstreamFailed."""
         return refuse(UpstreamFailed("An answer of a remote endpoint cannot be continued. Send the request again."))
 

@@ -11,6 +11,7 @@ from headgate.core.chat import Delta
 from headgate.core.errors import HeadgateError, UpstreamFailed
 from headgate.engines.engine import Upstream
 from headgate.engines.http import HttpClient
+from headgate.engines.json_values import as_object
 from headgate.engines.openai_dialect import AnswerReader, read_embeddings, read_error
 from headgate.engines.sse import EventSplitter
 
@@ -67,8 +68,11 @@ async def call_json(
     first_byte_s: float | None = None,
 ) -> dict[str, Any]:
     """The JSON object that the replica answers. Raises as `stream_answer`."""
-    answer = orjson.loads(await call_bytes(client, upstream, path, body, first_byte_s=first_byte_s))
-    if not isinstance(answer, dict):
+    try:
+        answer = as_object(orjson.loads(await call_bytes(client, upstream, path, body, first_byte_s=first_byte_s)))
+    except ValueError:
+        answer = {}
+    if not answer:
         raise UpstreamFailed("The replica sent an answer that makes no sense.", code="replica_broke")
     return answer
 

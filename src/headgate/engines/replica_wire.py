@@ -13,6 +13,7 @@ from typing import Any
 import orjson
 
 from headgate.core.chat import FinishReason
+from headgate.engines.json_values import as_object
 
 DONE = b"data: [DONE]\n\n"
 
@@ -81,7 +82,7 @@ def read_wish(chat: bool, body: dict[str, Any]) -> Wish:
     return Wish(
         chat=chat,
         stream=bool(body.get("stream")),
-        usage=bool((body.get("stream_options") or {}).get("include_usage")),
+        usage=bool(as_object(body.get("stream_options")).get("include_usage")),
         progress=bool(body.get("return_progress")),
         top=top,
         model=str(body.get("model") or ""),

@@ -1,0 +1,156 @@
+"""What llama.cpp is started with, what it refuses, and how much memory it is said to need."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+from tests.helpers.replicas import make_version
+
+from headgate.core.clock import SystemClock
+from headgate.core.errors import BadRequest, ModelRefused, SchemaViolation
+from headgate.core.model import HeaderFacts, Version
+from headgate.core.secret import Secret
+from headgate.engines.catalogue import build_engines, choose_engine
+from headgate.engines.engine import Engine, Launch, ModelOptions
+from headgate.engines.http import HttpClient
+from headgate.engines.llamacpp_memory import estimate_llamacpp_memory, maps_weights
+from headgate.engines.llamacpp_tools import demanded_tools, read_tool_call, tool_schema
+from headgate.engines.settings import EnginesSettings
+
+HEADER = HeaderFacts(
+    layers=4,
+    embedding=64,
+    feed_forward=128,
+    heads=4,
+    kv_heads=(2, 2, 2, 2),
+    key_length=16,
+    value_length=16,
+    vocabulary=1000,
+    tensor_bytes=10_000_000,
+    token_embedding_bytes=128_000,
+    output_bytes=128_000,
+    layer_bytes=(2_000_000,) * 4,
+)
+OPTIONS = ModelOptions(context=512, slots=2)
+TOOLS = [{"type": "function", "function": {"name": name}} for name in ("open", "close")]
+
+
+def engines(**settings: object) -> dict[str, Engine]:
+    return build_engines(EnginesSettings.model_validate({"llamacpp": settings}), HttpClient(SystemClock()))
+
+
+def launch(version: Version, options: ModelOptions = OPTIONS) -> Launch:
+    return Launch(replica="r", version=version, options=options, socket="/tmp/x.sock", secret=Secret("hidden"))
+
+
+@pytest.fixture
+def version() -> Version:
+    return make_version("gguf", "/models/a.gguf", context=1024, header=HEADER, parameters=5_000_000)
+
+
+def test_the_secret_is_in_no_argument(version: Version) -> None:
+    packaged = engines()["llamacpp"].command(launch(version))
+    own = engines(binary="/bin/true", flags=["--numa", "isolate"])["llamacpp"].command(launch(version))
+    assert packaged is not None and own is not None
+    for command in (packaged, own):
+        assert "hidden" not in " ".join(command.argv)
+        assert "hidden" not in repr(replace(command, environment={}))
+    assert json.loads(packaged.stdin)["secret"] == "hidden"
+    assert own.environment["LLAMA_API_KEY"] == "hidden"
+    assert own.argv[-2:] == ("--numa", "isolate")
+    assert own.argv[own.argv.index("--ctx-size") + 1] == "1024"
+    assert "--no-cache-prompt" in own.argv
+
+
+@pytest.mark.parametrize(
+    ("options", "param"),
+    [
+        ({"context": 4096}, "context"),
+        ({"settings": {"pooling": "mean"}}, "settings.pooling"),
+        ({"settings": {"unknown": 1}}, "settings.unknown"),
+        ({"adapters": ("/nowhere.gguf",)}, "adapters"),
+    ],
+)
+def test_refuses_with_field_and_cure(version: Version, options: dict[str, object], param: str) -> None:
+    with pytest.raises(ModelRefused) as raised:
+        engines()["llamacpp"].check(version, ModelOptions(**({"context": 512, "slots": 1} | options)))  # type: ignore[arg-type]
+    assert raised.value.param == param
+
+
+def test_refuses_a_binary_that_is_none(version: Version, tmp_path: Path) -> None:
+    with pytest.raises(ModelRefused) as raised:
+        engines(binary=str(tmp_path / "none"))["llamacpp"].check(version, OPTIONS)
+    assert raised.value.param == "engines.llamacpp.binary"
+
+
+def test_chooses_the_engine_by_format(version: Version) -> None:
+    all_engines = engines()
+    assert choose_engine(all_engines, version).name == "llamacpp"
+    assert choose_engine(all_engines, make_version("classic")).name == "classic"
+    assert choose_engine(all_engines, make_version("endpoint")).leaves_walls
+    assert choose_engine(all_engines, version, "fake").name == "fake"
+    with pytest.raises(ModelRefused, match="no engine for it here yet"):
+        choose_engine(all_engines, make_version("safetensors"))
+    with pytest.raises(ModelRefused, match="nothing"):
+        choose_engine(all_engines, version, "nothing")
+
+
+def test_memory_grows_with_context_and_slots(version: Version) -> None:
+    small = estimate_llamacpp_memory(version, OPTIONS, 64)
+    assert small.weights == 10_000_000
+    assert small.kv_cache == 4 * 2 * 32 * 2 * 1024
+    assert estimate_llamacpp_memory(version, replace(OPTIONS, slots=4), 64).kv_cache == 2 * small.kv_cache
+    padded = estimate_llamacpp_memory(version, replace(OPTIONS, context=300), 64)
+    assert padded.kv_cache == small.kv_cache, "a slot's context is rounded up to 256"
+    assert small.total == small.weights + small.kv_cache + small.compute + small.overhead
+
+
+def test_memory_on_a_gpu_is_not_counted(version: Version) -> None:
+    half = estimate_llamacpp_memory(version, replace(OPTIONS, gpu_layers=2), 64)
+    assert half.weights == 6_000_000
+    assert half.kv_cache == 2 * 2 * 32 * 2 * 1024
+    all_of_it = estimate_llamacpp_memory(version, replace(OPTIONS, gpu_layers=99), 64)
+    assert (all_of_it.weights, all_of_it.kv_cache) == (10_000_000 - 8_000_000 - 128_000, 0)
+
+
+def test_memory_of_a_sliding_window(version: Version) -> None:
+    header = replace(HEADER, sliding_window=100, sliding_layers=3)
+    sliding = estimate_llamacpp_memory(replace(version, header=header), replace(OPTIONS, context=1024), 64)
+    assert sliding.kv_cache == 2 * 32 * 2 * 2 * (3 * 256 + 1024)
+
+
+def test_a_packed_table_that_is_tied_counts_twice(version: Version) -> None:
+    header = replace(HEADER, output_bytes=0, token_embedding_bytes=36_000)
+    assert estimate_llamacpp_memory(replace(version, header=header), OPTIONS, 64).weights == 10_036_000
+
+
+def test_only_unquantised_weights_are_mapped(version: Version) -> None:
+    assert maps_weights(version)
+    assert not maps_weights(replace(version, parameters=9_000_000))
+    assert not maps_weights(replace(version, parameters=None))
+
+
+def test_no_header_no_estimate(version: Version) -> None:
+    with pytest.raises(ModelRefused):
+        estimate_llamacpp_memory(replace(version, header=None), OPTIONS, 64)
+
+
+def test_which_tools_must_be_called() -> None:
+    assert demanded_tools({"tools": TOOLS}) is None
+    assert demanded_tools({"tools": TOOLS, "tool_choice": "auto"}) is None
+    assert demanded_tools({"tools": TOOLS, "tool_choice": "required"}) == TOOLS
+    named = {"type": "function", "function": {"name": "close"}}
+    assert demanded_tools({"tools": TOOLS, "tool_choice": named}) == TOOLS[1:]
+    with pytest.raises(BadRequest):
+        demanded_tools({"tools": TOOLS, "tool_choice": {"function": {"name": "other"}}})
+    assert len(tool_schema(TOOLS)["anyOf"]) == 2
+
+
+def test_a_call_that_was_cut_off_is_no_call() -> None:
+    (call,) = read_tool_call('{"name": "open", "arguments": {"a": 1}}')
+    assert call["function"] == {"name": "open", "arguments": '{"a":1}'}
+    with pytest.raises(SchemaViolation):
+        read_tool_call('{"name": "open", "argu')
