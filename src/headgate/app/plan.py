@@ -135,7 +135,8 @@ def _cpu_node(name: str, pool: PoolSettings, settings: Settings, hardware: Hardw
             raise ConfigError(f"{where} names cores that may not be used here: {missing}; take others.", param=where)
         devices = pool.cores
     if pool.memory == "auto":
-        memory = int(hardware.memory_bytes_available * (1 - settings.control.memory_reserve))
+        # Why not what is free now: replicas that outlived a node hold some of it, and would not fit beside themselves.
+        memory = int(hardware.memory_bytes_total * (1 - settings.control.memory_reserve))
     elif pool.memory > hardware.memory_bytes_total:
         raise ConfigError(
             f"pools.{name}.memory is {pool.memory} bytes, but there are {hardware.memory_bytes_total}; lower it.",

@@ -33,6 +33,7 @@ log = logging.getLogger(__name__)
 _KEPT = 200
 _QUIET_S = 3.0  # a node that just started waits this long for gateways before it believes that there are none
 _WAKE_LEARNING = 0.3
+_QUIET_TICKS = 4.0
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -190,6 +191,8 @@ class Reconciler:
     def _pause_s(self) -> float:
         retry_s = self.faults.next_retry(self._clock.monotonic())
         tick_s = self.plan.settings.tick_s
+        if not self._draining and not any(one.inside for one in self.demands.demands.values()):
+            tick_s *= _QUIET_TICKS  # whatever happens next is an event; only idle times run
         return tick_s if retry_s is None else min(tick_s, max(0.0, retry_s))
 
     def _load_state(self, now: float) -> State:

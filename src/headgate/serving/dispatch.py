@@ -203,6 +203,8 @@ class Dispatcher:
         for lane in self._lanes.values():
             lane.seats = [seat for seat in seats.values() if seat.route.pipeline == lane.route.name]
             self._serve_waiting(lane)
+        if any(route.state == "draining" for route in table.replicas.values()):
+            self._wake()  # the node stops an idle replica as soon as every gateway has said that it knows
 
     def sweep(self) -> None:
         """End waits past their deadline; serve those whose suspect replica may be tried again."""
