@@ -124,6 +124,9 @@ class StoreJournal:
                     self.fault = error.message
                     await self._clock.sleep(_RETRY_S)
                     continue
+                except Exception:
+                    # Why dropped: a row that its table refuses would keep all that follow from being written.
+                    log.exception("%d rows of decisions and replicas could not be recorded", len(batch))
                 self.fault = None
                 for _ in batch:
                     self._rows.popleft()

@@ -80,3 +80,17 @@ async def test_rows_wait_while_the_database_is_away(db, monkeypatch):
     assert journal.fault is None and "r1" in journal.load_live()
     task.cancel()
     await asyncio.gather(task, return_exceptions=True)
+
+
+async def test_a_row_that_its_table_refuses_does_not_stop_the_others(db, caplog):
+    journal = make_journal(db)
+    task = asyncio.ensure_future(journal.run())
+    journal.record_replica({"id": "r0", "pipeline": None})
+    while journal.waiting:
+        await asyncio.sleep(0.001)
+    journal.record_replica(make_row("r1"))
+    while journal.waiting:
+        await asyncio.sleep(0.001)
+    assert "could not be recorded" in caplog.text and "r1" in journal.load_live()
+    task.cancel()
+    await asyncio.gather(task, return_exceptions=True)

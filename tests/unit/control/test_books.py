@@ -1,0 +1,98 @@
+import pytest
+from pydantic import ValidationError
+
+from headgate.control.demands import STALE_S, DemandBook
+from headgate.control.faults import FaultBook
+from headgate.control.settings import ControlSettings, PoolSettings
+from headgate.core.chance import SeededChance
+from headgate.core.table import LoadReport, PipelineLoad
+from headgate.pipelines.settings import PipelineSettings
+
+
+def report(gateway, number=1, in_flight=None, **loads) -> LoadReport:
+    return LoadReport(
+        gateway=gateway, pid=1, table_number=number, pipelines=loads, in_flight=in_flight or {}, suspects=("bad",)
+    )
+
+
+def test_reports_of_all_gateways_add_up_and_counts_are_counted_once():
+    book = DemandBook()
+    book.learn(["a"], 0.0)
+    load = PipelineLoad(arrivals=5, settled=2, queued=1, in_flight=2, busy_s=1.0, oldest_wait_s=0.5)
+    book.take(report("g1", in_flight={"r1": 2}, a=load), 0.5)
+    book.take(report("g2", in_flight={"r1": 3}, a=PipelineLoad(queued=4, oldest_wait_s=0.2)), 0.6)
+    demand = book.learn(["a"], 1.0)["a"]
+    assert (demand.queued, demand.in_flight, demand.oldest_wait_s, demand.service_s) == (5, 2, 0.5, 0.5)
+    assert book.in_flight("r1") == 5 and book.suspects() == {"bad"}
+    before = demand.arrivals_per_s
+    assert book.learn(["a"], 1.5)["a"].arrivals_per_s < before
+    assert book.names == {"g1", "g2"}
+
+
+def test_a_replica_is_drained_when_every_gateway_says_so_knowing_the_table():
+    book = DemandBook()
+    book.join("g1", 0.0)
+    assert not book.is_drained("r1", 7), "nothing was said yet"
+    book.take(report("g1", number=6), 0.1)
+    assert not book.is_drained("r1", 7), "said before it knew"
+    book.take(report("g1", number=7, in_flight={"r1": 1}), 0.2)
+    assert not book.is_drained("r1", 7)
+    book.take(report("g1", number=7), 0.3)
+    assert book.is_drained("r1", 7)
+    book.join("g2", 0.4)
+    assert not book.is_drained("r1", 7)
+    book.leave("g2")
+    assert book.is_drained("r1", 7)
+
+
+def test_a_silent_gateway_is_forgotten():
+    book = DemandBook()
+    book.take(report("g1", a=PipelineLoad(queued=9)), 0.0)
+    assert book.learn(["a"], STALE_S)["a"].queued == 9
+    assert book.learn(["a"], STALE_S + 0.1)["a"].queued == 0
+
+
+def test_failures_back_off_block_and_are_forgotten_with_the_configuration():
+    book = FaultBook(ControlSettings(block_after=3, block_retry_s=60), SeededChance(1))
+    waits = [book.count("a", "v1", "exited with code 1", 0.0, now=0.0) for _ in range(3)]
+    assert 0.7 < waits[0] < waits[1] and waits[2] == 60.0
+    assert "3 times in a row" in book.blocked("a") and book.held(59.0) == {"a": "exited with code 1"}
+    assert book.held(60.0) == {} and book.next_retry(50.0) == 10.0
+    book.settle({"a": "v1"})
+    assert book.failures("a") == 3
+    book.settle({"a": "v2"})
+    assert book.failures("a") == 0 and book.blocked("a") is None
+
+
+def test_a_long_healthy_run_starts_the_count_anew():
+    book = FaultBook(ControlSettings(), SeededChance(1))
+    for _ in range(3):
+        book.count("a", "v1", "x", 0.0, now=0.0)
+    book.count("a", "v1", "x", 3600.0, now=0.0)
+    assert book.failures("a") == 1
+
+
+@pytest.mark.parametrize(
+    ("kind", "told", "text"),
+    [
+        (PoolSettings, {"cores": []}, "at least one core"),
+        (PoolSettings, {"cores": [1, 1]}, "twice"),
+        (PoolSettings, {"cores": 0}, "greater than or equal to 1"),
+        (PoolSettings, {"memory": "much"}, "not a size"),
+        (PoolSettings, {"colour": "red"}, "not permitted"),
+        (PipelineSettings, {"model": "m", "floor": 5, "cap": 2}, "raise cap or lower floor"),
+        (PipelineSettings, {"model": "m", "weight": 0}, "greater than 0"),
+        (PipelineSettings, {"model": "m", "idle_s": "soon"}, "not a duration"),
+        (PipelineSettings, {"model": "m", "timeout_s": float("nan")}, "not a duration"),
+        (ControlSettings, {"tick_s": 0}, "greater than 0"),
+    ],
+)
+def test_impossible_settings_are_refused_with_the_cure(kind, told, text):
+    with pytest.raises(ValidationError, match=text):
+        kind(**told)
+
+
+def test_quantities_are_read_with_their_units():
+    assert PoolSettings(memory="8GiB").memory == 8 * 2**30
+    assert PipelineSettings(model="m", idle_s="2m").idle_s == 120.0
+    assert PoolSettings(cores=[2, 3]).cores == (2, 3) and PoolSettings(cores=2).cores == 2
