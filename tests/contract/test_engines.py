@@ -9,10 +9,11 @@ import os
 import time
 from collections.abc import AsyncIterator, Iterator
 from contextlib import ExitStack
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import pytest
+import xllamacpp
 
 from headgate.core.chat import Call, Delta
 from headgate.core.clock import SystemClock
@@ -22,6 +23,8 @@ from headgate.core.secret import Secret
 from headgate.engines.engine import Engine, Launch, ModelOptions, Upstream
 from headgate.engines.http import HttpClient
 from headgate.engines.settings import FakeModelSettings
+from headgate.registry.gguf import read_gguf
+from headgate.registry.gguf_facts import header_facts
 from tests.helpers.replicas import (
     SECRET,
     engines_for,
@@ -32,7 +35,7 @@ from tests.helpers.replicas import (
     write_classic,
     write_llama_server,
 )
-from tests.helpers.tiny_gguf import Shape, write_bert, write_llama
+from tests.helpers.tiny_gguf import Shape, write_bert, write_llama, write_lora
 
 CONTEXT = 4096
 FAKE = {"magic": True, "answer_tokens": 40, "seed": 3}
@@ -103,7 +106,9 @@ def subject(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFac
     with ExitStack() as stack:
         if name in ("llamacpp", "llama-server"):
             binary = write_llama_server(folder / "llama-server") if name == "llama-server" else None
-            version = make_version("gguf", write_llama(folder / "tiny.gguf", SHAPE), context=CONTEXT)
+            path = write_llama(folder / "tiny.gguf", SHAPE)
+            header = header_facts(read_gguf(path))
+            version = make_version("gguf", path, context=CONTEXT, parameters=10**6, header=header)
             options = ModelOptions(context=CONTEXT, slots=2)
             encoder = make_version("gguf", write_bert(folder / "bert.gguf"), "embed", context=128)
             embedder = stack.enter_context(
@@ -422,6 +427,42 @@ async def test_does_not_continue_what_is_not_its_own(bench: Bench) -> None:
     call = chat(max_tokens=40, temperature=0)
     with pytest.raises(UpstreamFailed):
         [_ async for _ in bench.engine.resume(bench.subject.upstream, call, "this was never said", (5, 6))]
+
+
+async def test_an_adapter_changes_the_answer(bench: Bench, tmp_path: Path) -> None:
+    subject = bench.subject
+    if subject.engine != "llamacpp":
+        pytest.skip("this engine takes no adapters")
+    adapter = str(write_lora(tmp_path / "lora.gguf", SHAPE))
+    options = replace(subject.options, adapters=(adapter,))
+    bench.engine.check(subject.version, options)
+    assert bench.engine.estimate_memory(subject.version, options).total > Path(adapter).stat().st_size
+    plain = text_of(await bench.ask(chat(max_tokens=20, temperature=0)))
+    with running_replica(subject.engine, subject.version, options, subject.binary, wait=False) as running:
+        await wait_ready(subject.engine, running)
+        changed = [d async for d in bench.engine.stream(running.upstream, chat(max_tokens=20, temperature=0))]
+    assert text_of(changed) != plain
+
+
+async def test_a_broken_model_ends_with_its_own_exit_code(bench: Bench, tmp_path: Path) -> None:
+    subject = bench.subject
+    if subject.name == "remote":
+        pytest.skip("no process of ours")
+    (tmp_path / "broken.gguf").write_bytes(b"GGUF" + b"\xff" * 100)
+    version = replace(subject.version, path=str(tmp_path / "broken.gguf"))
+    options = replace(subject.options, settings={"refuse_load": True}) if subject.name == "fake" else subject.options
+    with running_replica(subject.engine, version, options, subject.binary, wait=False) as running:
+        code = await asyncio.to_thread(running.process.wait, 30)
+    assert code == 3 or (subject.binary and code != 0)
+
+
+async def test_layers_for_a_gpu_that_is_not_there_are_refused(bench: Bench) -> None:
+    subject = bench.subject
+    if subject.name != "llamacpp" or any("CPU" not in str(d["type"]) for d in xllamacpp.get_device_info()):
+        pytest.skip("there is a GPU, or another program looks for it")
+    options = replace(subject.options, gpu_layers=2)
+    with running_replica(subject.engine, subject.version, options, wait=False) as running:
+        assert await asyncio.to_thread(running.process.wait, 30) == 3
 
 
 async def test_a_broken_replica_is_an_error_and_no_end(bench: Bench) -> None:

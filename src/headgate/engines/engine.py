@@ -23,7 +23,7 @@ class ModelOptions:
     threads: int = 1
     gpu_layers: int = 0
     adapters: tuple[str, ...] = ()
-    settings: Mapping[str, Any] = field(default_factory=dict)
+    settings: Mapping[str, Any] = field(default_factory=dict[str, Any])
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -42,7 +42,7 @@ class Command:
     """A process to start: arguments, extra environment (secrets go here or on stdin, never in arguments)."""
 
     argv: tuple[str, ...]
-    environment: Mapping[str, str] = field(default_factory=dict)
+    environment: Mapping[str, str] = field(default_factory=dict[str, str])
     stdin: bytes = field(default=b"", repr=False)
 
 

@@ -13,36 +13,19 @@ import asyncio
 from collections.abc import AsyncIterator, Sequence
 from dataclasses import dataclass
 from types import TracebackType
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 from urllib.parse import urlsplit
-
-import httptools
 
 from headgate.core.clock import Clock
 from headgate.core.errors import UpstreamFailed
+from headgate.engines.http_connection import HIGH_WATER, Connection, HttpLimits, Stale
 
 if TYPE_CHECKING:
     import ssl
 
-HIGH_WATER = 256 * 1024  # bytes received and not yet taken before the socket is no longer read
+__all__ = ["HIGH_WATER", "HttpClient", "HttpLimits", "HttpRequest", "HttpResponse"]
+
 _SWEEP_S = 0.25
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class HttpLimits:
-    """How long and how much: seconds to connect, to the first byte, between bytes, in the pool; bytes of head and body.
-
-    `body_bytes` bounds `HttpResponse.read()`; a streamed body is bounded by its reader.
-    `pooled` is how many idle connections are kept per address.
-    """
-
-    connect_s: float = 5.0
-    first_byte_s: float = 600.0
-    idle_s: float = 120.0
-    pooled_s: float = 4.0
-    pooled: int = 256
-    head_bytes: int = 64 * 1024
-    body_bytes: int = 64 * 1024 * 1024
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -66,8 +49,8 @@ class HttpClient:
         self._clock = clock
         self._tls = tls
         self._places: dict[str, _Place] = {}
-        self._idle: dict[str, list[_Connection]] = {}
-        self._busy: set[_Connection] = set()
+        self._idle: dict[str, list[Connection]] = {}
+        self._busy: set[Connection] = set()
         self._sweeper: asyncio.Task[None] | None = None
 
     def request(
@@ -117,7 +100,7 @@ class HttpClient:
         for connection in list(self._busy):
             connection.close()
 
-    async def acquire(self, address: str, fresh: bool) -> _Connection:
+    async def acquire(self, address: str, fresh: bool) -> Connection:
         """A connection that nobody else uses, a new one when `fresh`. For HttpRequest only."""
         idle = self._idle.get(address)
         while idle and not fresh:
@@ -132,7 +115,7 @@ class HttpClient:
         self._busy.add(connection)
         return connection
 
-    def release(self, address: str, connection: _Connection) -> None:
+    def release(self, address: str, connection: Connection) -> None:
         """Pool a connection whose response is complete, close any other. For HttpRequest only."""
         self._busy.discard(connection)
         if connection.complete and connection.keep_alive and not connection.closed:
@@ -143,12 +126,12 @@ class HttpClient:
                 return
         connection.close()
 
-    async def _connect(self, address: str) -> _Connection:
+    async def _connect(self, address: str) -> Connection:
         place = self._places.get(address) or _parse_address(address)
         loop = asyncio.get_running_loop()
 
-        def make() -> _Connection:
-            return _Connection(self._clock, self.limits)
+        def make() -> Connection:
+            return Connection(self._clock, self.limits)
 
         try:
             async with asyncio.timeout(self.limits.connect_s):
@@ -180,7 +163,7 @@ class HttpClient:
             for connection in list(self._busy):
                 connection.check_wait(now)
             for address, idle in list(self._idle.items()):
-                kept: list[_Connection] = []
+                kept: list[Connection] = []
                 for connection in idle:
                     if connection.closed or now - connection.since > self.limits.pooled_s:
                         connection.close()
@@ -197,7 +180,7 @@ class HttpResponse:
 
     __slots__ = ("_connection", "headers", "status")
 
-    def __init__(self, connection: _Connection) -> None:
+    def __init__(self, connection: Connection) -> None:
         self._connection = connection
         self.status: int = connection.status
         self.headers: list[tuple[bytes, bytes]] = connection.headers
@@ -251,12 +234,12 @@ class HttpRequest:
         self._wire = wire
         self._first_byte_s = first_byte_s
         self._idle_s = idle_s
-        self._connection: _Connection | None = None
+        self._connection: Connection | None = None
 
     async def __aenter__(self) -> HttpResponse:
         try:
             return await self._send(fresh=False)
-        except _Stale:
+        except Stale:
             # Why once and only so: not a byte of an answer came on a connection that had lain idle, so the server
             # closed it before it read this request.
             return await self._send(fresh=True)
@@ -283,171 +266,6 @@ class HttpRequest:
         connection, self._connection = self._connection, None
         if connection is not None:
             self._client.release(self._address, connection)
-
-
-class _Stale(Exception):
-    """A pooled connection turned out to be closed before a byte of the response came."""
-
-
-class _Connection(asyncio.Protocol):
-    """One connection: writes a request, parses its response, lets one reader wait for it."""
-
-    def __init__(self, clock: Clock, limits: HttpLimits) -> None:
-        self.limits = limits
-        self.limit_s = limits.first_byte_s
-        self.since = 0.0
-        self.status = 0
-        self.headers: list[tuple[bytes, bytes]] = []
-        self.received: list[bytes] = []
-        self.head_complete = False
-        self.complete = True
-        self.keep_alive = True
-        self.closed = False
-        self.reused = False
-        self._clock = clock
-        self._parser: Any = httptools.HttpResponseParser(self)
-        self._transport: Any = None
-        self._waiter: asyncio.Future[None] | None = None
-        self._error: Exception | None = None
-        self._size = 0
-        self._paused = False
-        self._touched = False
-        self._until_eof = False
-        self._head_size = 0
-
-    # -- asked by the client -------------------------------------------------------------------------------------
-
-    def send(self, wire: bytes, first_byte_s: float) -> None:
-        """Write a request; its response is awaited from now on."""
-        if self.closed:
-            raise _Stale
-        self.headers = []
-        self.status = self._head_size = 0
-        self.head_complete = self.complete = self._touched = False
-        self.keep_alive = True
-        self.limit_s = first_byte_s
-        self._transport.write(wire)
-
-    async def wait(self) -> None:
-        """Return when something has arrived; raise what ended the connection, or UpstreamFailed past the limit."""
-        if self._error is not None:
-            raise self._error
-        self.since = self._clock.monotonic()
-        self._waiter = asyncio.get_running_loop().create_future()
-        try:
-            await self._waiter
-        finally:
-            self._waiter = None
-
-    def take(self) -> bytes:
-        """All bytes of the body that have arrived, in one piece."""
-        received = self.received
-        chunk = received[0] if len(received) == 1 else b"".join(received)
-        self.received = []
-        self._size = 0
-        if self._paused:
-            self._paused = False
-            if not self.closed:
-                self._transport.resume_reading()
-        return chunk
-
-    def check_wait(self, now: float) -> None:
-        """Fail the connection when its reader has waited longer than it may (seconds of the client's clock)."""
-        if self._waiter is not None and now - self.since > self.limit_s:
-            self._fail(UpstreamFailed("The replica did not answer in time. Send it again.", code="replica_timeout"))
-
-    def close(self) -> None:
-        """Drop the connection at once, whatever is still to come."""
-        self.closed = True
-        if self._transport is not None:
-            self._transport.abort()
-
-    # -- called by the event loop --------------------------------------------------------------------------------
-
-    def connection_made(self, transport: Any) -> None:
-        self._transport = transport
-
-    def data_received(self, data: bytes) -> None:
-        if self.complete:  # bytes nobody asked for: this connection cannot be trusted any more
-            self.close()
-            return
-        self._touched = True
-        try:
-            self._parser.feed_data(data)
-        except httptools.HttpParserError:
-            self._fail(UpstreamFailed("The replica's answer is no valid HTTP. Send it again.", code="replica_broke"))
-            return
-        if not self.head_complete:
-            self._head_size += len(data)
-            if self._head_size > self.limits.head_bytes:
-                self._fail(UpstreamFailed("The replica's answer has a head too large.", code="replica_broke"))
-            return
-        if self._size > HIGH_WATER and not self._paused and not self.complete:
-            self._paused = True
-            self._transport.pause_reading()
-        waiter = self._waiter
-        if waiter is not None and not waiter.done():
-            waiter.set_result(None)
-
-    def connection_lost(self, exc: Exception | None) -> None:
-        self.closed = True
-        if self.complete:
-            return
-        if self._until_eof and exc is None:
-            self.complete = True
-            self._wake()
-        elif self.reused and not self._touched:
-            self._fail(_Stale())
-        else:
-            self._fail(
-                UpstreamFailed(
-                    "The replica closed the connection before its answer was complete. Send it again.",
-                    code="replica_broke",
-                )
-            )
-
-    # -- called by the parser ------------------------------------------------------------------------------------
-
-    def on_header(self, name: bytes, value: bytes) -> None:
-        self.headers.append((name, value))
-
-    def on_headers_complete(self) -> None:
-        self.status = self._parser.get_status_code()
-        if self.status < 200:
-            self.headers = []
-            return
-        self.head_complete = True
-        self.keep_alive = self._parser.should_keep_alive()
-        names = {name.lower() for name, _ in self.headers}
-        self._until_eof = not names & {b"content-length", b"transfer-encoding"} and self.status not in (
-            204,
-            304,
-        )
-
-    def on_body(self, body: bytes) -> None:
-        self.received.append(body)
-        self._size += len(body)
-
-    def on_message_complete(self) -> None:
-        if self.status >= 200:
-            self.complete = True
-            self._until_eof = False
-
-    # -- within ----------------------------------------------------------------------------------------------------
-
-    def _fail(self, error: Exception) -> None:
-        self._error = error
-        self.close()
-        self._wake()
-
-    def _wake(self) -> None:
-        waiter = self._waiter
-        if waiter is None or waiter.done():
-            return
-        if self._error is not None:
-            waiter.set_exception(self._error)
-        else:
-            waiter.set_result(None)
 
 
 def _parse_address(address: str) -> _Place:

@@ -10,6 +10,7 @@ import os
 import sys
 from collections.abc import AsyncGenerator
 from contextlib import aclosing
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -128,7 +129,9 @@ class LlamaCpp:
 
     def estimate_memory(self, version: Version, options: ModelOptions) -> Memory:
         """Peak resident bytes of one replica, from the header. Raises ModelRefused when the header is not known."""
-        return estimate_llamacpp_memory(version, options, self._batch(version, options))
+        memory = estimate_llamacpp_memory(version, options, self._batch(version, options))
+        adapters = sum(Path(adapter).stat().st_size for adapter in options.adapters if Path(adapter).is_file())
+        return replace(memory, weights=memory.weights + adapters)
 
     def command(self, launch: Launch) -> Command:
         """The child process that is this replica."""

@@ -13,7 +13,7 @@ import signal
 import sys
 from importlib import import_module
 from pathlib import Path
-from typing import Any
+from typing import Any, NoReturn
 
 xllamacpp: Any = import_module("xllamacpp")  # it has no type stubs
 
@@ -29,6 +29,9 @@ def main() -> None:
         ctypes.CDLL(None).prctl(_PR_SET_DUMPABLE, 0, 0, 0, 0)
     os.umask(0o077)
     launch = json.load(sys.stdin)
+    if launch["gpu_layers"] and not _sees_gpu():
+        # Why: llama.cpp would quietly run all layers on the CPU, and nobody would know why it is slow.
+        _refuse("gpu_layers is set, but this build of llama.cpp sees no GPU; set it to 0 or engines.llamacpp.binary")
     # Blocked before the server starts its threads, so that they inherit it and only sigwait below sees the signal.
     signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGTERM, signal.SIGINT})
     socket = Path(launch["socket"])
@@ -36,9 +39,7 @@ def main() -> None:
     try:
         server = xllamacpp.Server(build_params(launch))
     except Exception as error:
-        sys.stderr.write(f"llamacpp: the model could not be loaded: {type(error).__name__}: {error}\n")
-        sys.stderr.flush()
-        os._exit(EXIT_REFUSED)
+        _refuse(f"the model could not be loaded: {type(error).__name__}: {error}")
     signal.sigwait({signal.SIGTERM, signal.SIGINT})
     socket.unlink(missing_ok=True)
     del server
@@ -77,6 +78,17 @@ def build_params(launch: dict[str, Any]) -> Any:
         adapters.append(adapter)
     params.lora_adapters = adapters
     return params
+
+
+def _sees_gpu() -> bool:
+    processor = xllamacpp.ggml_backend_dev_type.GGML_BACKEND_DEVICE_TYPE_CPU
+    return any(device["type"] != processor for device in xllamacpp.get_device_info())
+
+
+def _refuse(why: str) -> NoReturn:
+    sys.stderr.write(f"llamacpp: {why}\n")
+    sys.stderr.flush()
+    os._exit(EXIT_REFUSED)
 
 
 if __name__ == "__main__":
