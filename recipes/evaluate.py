@@ -40,7 +40,7 @@ def main() -> None:
     """Parses the command line, measures, prints a table and writes the JSON."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--models", type=Path, default=BUNDLED)
-    parser.add_argument("--tickets", type=int, default=1000, help="tickets in each set")
+    parser.add_argument("--tickets", type=int, default=500, help="tickets in each set")
     parser.add_argument("--json", type=Path)
     args = parser.parse_args()
     sets = {name: list(draw_tickets(SEED + i, args.tickets, draw)) for i, (name, draw) in enumerate(SETS.items(), 1)}

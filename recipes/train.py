@@ -1,7 +1,8 @@
 """Trains one bundled model: `python -m recipes.train extract|summary|category --out DIR [--minutes M]`.
 
 Seeded and resumable: a batch depends on its number alone, and a checkpoint is kept beside the result. The same
-`--steps` on the same machine gives the same weights; `--minutes` only chooses the steps.
+`--steps` on the same machine gives the same weights; `--minutes` only chooses the steps. Resuming with another
+`--steps` closes the schedule sooner or later; the plan that was followed is written down with the result.
 """
 
 import argparse
@@ -22,7 +23,8 @@ from recipes.jobs import IGNORED, JOBS, Job, draw_batches, learn_job_vocabulary
 from recipes.model import Llama, Shape
 
 SEED = 20261123
-WARMUP_SHARE, PLAIN_SHARE, FINAL_RATE_SHARE = 0.03, 0.1, 0.03
+STEPS, PLAIN_STEPS = 2800, 280
+WARMUP_SHARE, FINAL_RATE_SHARE = 0.03, 0.03
 PROMPT_WEIGHT = 0.1
 CHECKPOINT_SECONDS = 60
 CALIBRATION_STEPS = 24
@@ -34,7 +36,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("job", choices=[*JOBS, "category"])
     parser.add_argument("--out", type=Path, required=True)
-    parser.add_argument("--steps", type=int, default=3000)
+    parser.add_argument("--steps", type=int, help=f"{STEPS} unless told")
     parser.add_argument("--minutes", type=float, help="choose the steps so that training takes about this long here")
     parser.add_argument("--batch", type=int, default=16, help="tickets in a batch")
     parser.add_argument("--threads", type=int, default=2)
@@ -58,30 +60,32 @@ def train_language_model(job: Job, args: argparse.Namespace) -> None:
     shape = Shape(
         vocabulary=len(vocabulary.tokens), width=args.width, layers=args.layers, heads=args.heads, hidden=3 * args.width
     )
-    run = Run(Llama(shape), args.rate, args.steps)
+    run = Run(Llama(shape), args.rate, args.steps or STEPS)
     checkpoint = args.out / f"{job.name}.checkpoint.pt"
     if checkpoint.exists():
         run.load_state(torch.load(checkpoint, weights_only=True))
-    plain_until = int(args.steps * PLAIN_SHARE)
+        run.close_at(args.steps or run.steps)
     batches = draw_batches(
-        job, vocabulary.build_tokenizer(), seed=SEED, first=run.step, plain_until=plain_until, size=args.batch
+        job, vocabulary.build_tokenizer(), seed=SEED, first=run.step, plain_until=PLAIN_STEPS, size=args.batch
     )
     saved_at = run.seconds
     while run.step < run.steps:
         run.take_step(*next(batches))
         if args.minutes and run.step == CALIBRATION_STEPS:
-            run.steps = int(CALIBRATION_STEPS * args.minutes * 60 / run.seconds)
+            run.close_at(int(CALIBRATION_STEPS * args.minutes * 60 / run.seconds))
         if run.step % LOG_STEPS == 0:
             print(
                 f"step {run.step}/{run.steps} loss {run.loss:.4f} tokens {run.tokens} {run.seconds:.0f} s", flush=True
             )
         if run.seconds - saved_at > CHECKPOINT_SECONDS:
             saved_at = run.seconds
-            torch.save(run.state(), checkpoint)
+            torch.save(run.state(), checkpoint.with_suffix(".new"))
+            checkpoint.with_suffix(".new").replace(checkpoint)
     write_gguf(args.out / f"{job.name}.gguf", run.model, vocabulary, name=job.name, description=job.describes)
     parameters = sum(weight.numel() for weight in run.model.parameters())
     facts = {
-        "seed": SEED, "steps": run.steps, "plain_steps": plain_until, "batch": args.batch, "rate": args.rate,
+        "seed": SEED, "steps": run.steps, "plan": run.plan, "plain_steps": PLAIN_STEPS, "batch": args.batch,
+        "rate": args.rate,
         "threads": args.threads, "tokens": run.tokens, "parameters": parameters, "shape": asdict(shape),
         "seconds": round(run.seconds, 1), "final_loss": round(run.loss, 4), "torch": torch.__version__,
     }  # fmt: skip
@@ -94,6 +98,7 @@ class Run:
     def __init__(self, model: Llama, rate: float, steps: int) -> None:
         self.model, self.rate, self.steps = model, rate, steps
         self.step, self.tokens, self.seconds, self.loss = 0, 0, 0.0, 0.0
+        self.plan = [[0, steps]]
         matrices = [weight for weight in model.blk.parameters() if weight.dim() == 2]
         others = [weight for weight in model.blk.parameters() if weight.dim() != 2]
         others += [model.token_embd.weight, model.output_norm.weight]
@@ -121,9 +126,15 @@ class Run:
         self.tokens += tokens_BT.numel()
         self.seconds += time.monotonic() - started
 
+    def close_at(self, steps: int) -> None:
+        """From now on the schedule ends at step `steps`; `plan` keeps (from step, end) of each schedule."""
+        if steps != self.steps:
+            self.steps = steps
+            self.plan.append([self.step, steps])
+
     def state(self) -> dict[str, Any]:
         """Everything that `load_state` needs to go on as if nothing had happened."""
-        counters = {name: getattr(self, name) for name in ("step", "steps", "tokens", "seconds", "loss")}
+        counters = {name: getattr(self, name) for name in ("step", "steps", "plan", "tokens", "seconds", "loss")}
         return counters | {"model": self.model.state_dict(), "optimizers": [o.state_dict() for o in self.optimizers]}
 
     def load_state(self, state: dict[str, Any]) -> None:
