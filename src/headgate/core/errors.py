@@ -68,9 +68,14 @@ class ModelNotFound(NotFound):
 
 
 class MethodNotAllowed(HeadgateError):
-    """This path does not take that method."""
+    """This path does not take that method. The Allow header names those that it takes."""
 
     status, kind, code = 405, "invalid_request_error", "method_not_allowed"
+
+    def __init__(self, message: str | None = None, *, allow: str = "") -> None:
+        """As above; `allow` are the methods that the path takes, as the Allow header names them."""
+        super().__init__(message)
+        self.allow = allow
 
 
 class PayloadTooLarge(HeadgateError):

@@ -75,14 +75,16 @@ class Door:
         others = self._routes.get(path)
 
         async def endpoint(scope: Scope, receive: Receive, send: Send) -> None:
-            if scope["method"] != method and others is not None:
+            asked = "GET" if scope["method"] == "HEAD" else scope["method"]  # the server leaves HEAD's body out
+            if asked != method and others is not None:
                 await others(scope, receive, send)
                 return
             exchange = Exchange(scope, receive, send, desk.settings.stalled_client_s)
             headers = [(b"x-request-id", desk.ids.new().encode())]
             try:
-                if scope["method"] != method:
-                    raise MethodNotAllowed(f"This path takes {method}.")
+                if asked != method:
+                    allow = "GET, HEAD" if method == "GET" else method
+                    raise MethodNotAllowed(f"This path takes {allow}.", allow=allow)
                 if roles is not None:
                     require(_principal(desk, scope), *roles)
                 kind, body = await answer(exchange, {"name": scope["path"].rpartition("/")[2]})

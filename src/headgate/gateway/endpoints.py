@@ -11,7 +11,7 @@ from typing import Any, cast
 
 from headgate.core.chat import Call, Delta, Kind
 from headgate.core.clock import Clock
-from headgate.core.errors import BadRequest, ClientGone, HeadgateError, MethodNotAllowed
+from headgate.core.errors import BadRequest, ClientGone, HeadgateError, MethodNotAllowed, Unavailable
 from headgate.core.ids import Ids
 from headgate.core.principal import Principal
 from headgate.core.table import PipelineRoute
@@ -125,7 +125,7 @@ class Endpoint:
         exchange.watch()
         passage = desk.serving.passage(reading.calls, principal, stream=reading.stream, request_id=request_id)
         if passage.choices > desk.settings.max_choices:
-            chat.check_choices(passage.choices, desk.settings.max_choices)
+            chat.check_choices(passage.choices, desk.settings.max_choices, "prompt" if len(reading.calls) > 1 else "n")
         try:
             if reading.stream:
                 await self._stream(exchange, cast("AnswerWriter", reading.writer), passage, headers)
@@ -169,13 +169,20 @@ class Endpoint:
             log.warning("stream %s broke: %s", passage.id, error.code)
             await exchange.finish(writer.fail(error_bytes(error)))
             raise
+        except asyncio.CancelledError:
+            if exchange.started and not exchange.gone:  # a drain that ran out of time: say so
+                await exchange.finish(writer.fail(error_bytes(_stopping())))
+            raise
+        if not exchange.started:
+            await exchange.start_events([*headers, *_route_headers(passage)])
         await exchange.finish(writer.end(passage.usage))
 
 
 async def _collect(passage: Passage, index: int) -> Collected:
     collected = Collected()
-    async for delta in passage.choice(index):
-        collected.add(delta)
+    async with aclosing(passage.choice(index)) as pieces:
+        async for delta in pieces:
+            collected.add(delta)
     return collected
 
 
@@ -189,24 +196,44 @@ async def _merged(passage: Passage) -> AsyncGenerator[tuple[int, Delta], None]:
     queue: asyncio.Queue[tuple[int, Delta] | None] = asyncio.Queue(maxsize=64)
 
     async def pump(index: int) -> None:
-        async for delta in passage.choice(index):
-            await queue.put((index, delta))
+        async with aclosing(passage.choice(index)) as pieces:
+            async for delta in pieces:
+                await queue.put((index, delta))
 
-    async def pump_all() -> None:
+    async def pump_all() -> HeadgateError | None:
         try:
             async with _flat_task_group() as group:
                 for index in range(passage.choices):
                     group.create_task(pump(index))
-        finally:
+        except HeadgateError as error:
             await queue.put(None)
+            return error
+        await queue.put(None)  # not when cancelled: then nobody takes it, and the queue may be full
+        return None
 
     task = asyncio.get_running_loop().create_task(pump_all())
+    task.add_done_callback(lambda _: _wake_reader(task, queue))
     try:
         while (item := await queue.get()) is not None:
             yield item
-        await task
+        if (error := await task) is not None:
+            raise error
     finally:
         task.cancel()
+        # Why awaited: the calls' rows and slots are settled before their request's is.
+        await asyncio.gather(task, return_exceptions=True)
+
+
+def _wake_reader(writer: asyncio.Task[Any], queue: asyncio.Queue[tuple[int, Delta] | None]) -> None:
+    """End the wait of a reader whose writers died of something unforeseen."""
+    if not writer.cancelled() and writer.exception() is not None:
+        if queue.full():
+            queue.get_nowait()
+        queue.put_nowait(None)
+
+
+def _stopping() -> Unavailable:
+    return Unavailable("The gateway is stopping and could not wait for the rest of this answer. Send it again.")
 
 
 class _flat_task_group(asyncio.TaskGroup):

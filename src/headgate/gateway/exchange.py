@@ -6,7 +6,8 @@ import asyncio
 from collections.abc import Awaitable, Callable, MutableMapping
 from typing import Any
 
-from headgate.core.errors import ClientGone, HeadgateError, PayloadTooLarge
+from headgate.core.errors import ClientGone, HeadgateError, MethodNotAllowed, PayloadTooLarge
+from headgate.gateway.limited_protocol import ABORT
 from headgate.gateway.wire.errors import error_bytes, retry_after
 
 Scope = MutableMapping[str, Any]
@@ -37,24 +38,20 @@ class Exchange:
         for name, value in self.scope["headers"]:
             if name == b"content-length" and value.isdigit() and int(value) > limit:
                 raise _too_large(limit)
-        message = await self._receive()
-        body: bytes = message.get("body", b"")
-        if not message.get("more_body", False):
-            if message["type"] == "http.disconnect":
-                raise ClientGone
-            return body
-        parts, size = [body], len(body)
+        parts: list[bytes] = []
+        size = 0
         while True:
             message = await self._receive()
             if message["type"] == "http.disconnect":
+                self.gone = True
                 raise ClientGone
             part: bytes = message.get("body", b"")
-            parts.append(part)
             size += len(part)
             if size > limit:
                 raise _too_large(limit)
             if not message.get("more_body", False):
-                return b"".join(parts)
+                return b"".join((*parts, part)) if parts else part
+            parts.append(part)
 
     def watch(self) -> None:
         """From now on cancel the calling task when the client leaves (`gone` tells it from other cancellations)."""
@@ -91,6 +88,8 @@ class Exchange:
             headers.append((b"www-authenticate", b'Bearer realm="headgate"'))
         if error.status == 413:
             headers.append((b"connection", b"close"))
+        if isinstance(error, MethodNotAllowed) and error.allow:
+            headers.append((b"allow", error.allow.encode()))
         await self.answer(error.status, error_bytes(error), headers)
 
     async def start_events(self, headers: Headers) -> None:
@@ -101,16 +100,22 @@ class Exchange:
 
     async def piece(self, data: bytes) -> None:
         """Send a piece of a stream. Raises ClientGone when the client leaves it unread for too long."""
-        try:
-            async with asyncio.timeout(self._stalled_s):
-                await self._send({"type": "http.response.body", "body": data, "more_body": True})
-        except TimeoutError:
-            self.gone = True
-            raise ClientGone from None
+        await self._send_in_time({"type": "http.response.body", "body": data, "more_body": True})
 
     async def finish(self, data: bytes = b"") -> None:
-        """Send the last piece of a stream."""
-        await self._send({"type": "http.response.body", "body": data, "more_body": False})
+        """Send the last piece of a stream. Raises ClientGone as `piece` does."""
+        await self._send_in_time({"type": "http.response.body", "body": data, "more_body": False})
+
+    async def _send_in_time(self, message: dict[str, Any]) -> None:
+        try:
+            async with asyncio.timeout(self._stalled_s):
+                await self._send(message)
+        except TimeoutError:
+            self.gone = True
+            abort: Callable[[], None] | None = self.scope.get(ABORT)
+            if abort is not None:
+                abort()  # what it left unread would keep its connection open for as long as it likes
+            raise ClientGone from None
 
 
 def _too_large(limit: int) -> PayloadTooLarge:

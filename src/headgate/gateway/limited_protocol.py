@@ -1,18 +1,29 @@
-"""uvicorn's HTTP/1.1 protocol with bounds that it lacks: header size and count, and how long a head may take."""
+"""uvicorn's HTTP/1.1 protocol with bounds that it lacks: how large a head is, how long a request takes to arrive,
+how many connections there are. What it refuses itself is told in the API's own shape."""
 
 from __future__ import annotations
 
 import asyncio
+import re
+from collections.abc import Awaitable, Callable
+from http import HTTPStatus
 from typing import Any
 
+import httptools
 from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
 
-from headgate.core.errors import HeadgateError
-from headgate.gateway.wire.errors import error_bytes
+from headgate.core.errors import HeadgateError, Unavailable
+from headgate.gateway.wire.errors import error_bytes, retry_after
 
 MAX_HEADER_BYTES = 32 * 1024
 MAX_HEADERS = 100
-HEAD_TIMEOUT_S = 20.0
+ARRIVAL_S = 20.0  # how long a head may take, and a body beside the time that its bytes take
+BODY_BYTES_PER_S = 16 * 1024  # a body slower than this is given up
+_UPGRADE = re.compile(rb"\nupgrade[ \t]*:", re.IGNORECASE)
+_LOOK_S = 5.0  # how often a connection looks whether it waits for too long
+
+ABORT = "headgate.abort"
+"""Where a request's scope holds the function that drops its connection at once."""
 
 
 class HeadersTooLarge(HeadgateError):
@@ -22,97 +33,186 @@ class HeadersTooLarge(HeadgateError):
 
 
 class BadHttp(HeadgateError):
-    """The request is not valid HTTP/1.1."""
+    """The request is not valid HTTP/1.1. Check the request line, the headers and the length of the body."""
 
     status, kind, code = 400, "invalid_request_error", "bad_http"
 
 
+class TooSlow(HeadgateError):
+    """The request took too long to arrive. Send it in one go."""
+
+    status, kind, code = 408, "invalid_request_error", "request_timeout"
+
+
 class LimitedProtocol(HttpToolsProtocol):
-    """One connection. A head past its bounds is answered with 431 and closed; one that never ends is dropped."""
+    """One connection. What is past its bounds is answered in OpenAI's shape, and the connection closed."""
 
     def __init__(self, *args: Any, **kwargs: Any) -> None:
         super().__init__(*args, **kwargs)
-        self._head_bytes = 0
-        self._in_head = True
+        self._most_connections = self.limit_concurrency
+        self.limit_concurrency = None  # uvicorn's own answer is plain text, and for old connections too
+        self._surplus = False
+        self._in_head = self._in_body = False
+        self._head_bytes = self._header_bytes = self._body_bytes = 0
         self._refused = False
-        self._head_timer: asyncio.TimerHandle | None = None
+        self._awaited_since: float | None = None  # loop time since when a request is incomplete
+        self._look: asyncio.TimerHandle | None = None
 
     def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
         """Start the clock of the first head."""
         super().connection_made(transport)
-        self._head_timer = self.loop.call_later(HEAD_TIMEOUT_S, self._give_up)
+        self._surplus = self._most_connections is not None and len(self.connections) > self._most_connections
+        self._awaited_since = self.loop.time()
+        self._look = self.loop.call_later(_LOOK_S, self._look_at_clock)
 
     def connection_lost(self, exc: Exception | None) -> None:
         """Stop the clock."""
-        self._stop_timer()
+        if self._look is not None:
+            self._look.cancel()
+            self._look = None
+        self._unset_keepalive_if_required()
         super().connection_lost(exc)
 
     def data_received(self, data: bytes) -> None:
-        """Take bytes; count those that belong to a head."""
+        """Take bytes; count those of a head that is not complete."""
         if self._refused:
+            return
+        self._unset_keepalive_if_required()
+        if b"pgrade" in data and not self._in_body:
+            data = _decline_upgrade(data)
+        try:
+            self.parser.feed_data(data)
+        except (httptools.HttpParserError, httptools.HttpParserUpgrade):
+            self._refuse(BadHttp())
             return
         if self._in_head:
             self._head_bytes += len(data)
-        super().data_received(data)
-        if self._in_head and self._head_bytes > MAX_HEADER_BYTES and not self._refused:
-            self._refuse(HeadersTooLarge())
+            if self._head_bytes > MAX_HEADER_BYTES:
+                self._refuse(HeadersTooLarge())
 
     def on_message_begin(self) -> None:
         """A head begins."""
         self._in_head = True
+        self._head_bytes = self._header_bytes = self._body_bytes = 0
+        if self._awaited_since is None:
+            self._awaited_since = self.loop.time()
         super().on_message_begin()
+        self.scope[ABORT] = self.transport.abort  # type: ignore[literal-required]
+
+    def on_url(self, url: bytes) -> None:
+        """Count the bytes of the request line."""
+        super().on_url(url)
+        if len(self.url) > MAX_HEADER_BYTES:
+            self._refuse(HeadersTooLarge())
 
     def on_header(self, name: bytes, value: bytes) -> None:
-        """Count headers."""
+        """Count headers and their bytes, also when they came in one piece."""
         super().on_header(name, value)
-        if len(self.headers) > MAX_HEADERS and not self._refused:
+        self._header_bytes += len(name) + len(value)
+        if len(self.headers) > MAX_HEADERS or self._header_bytes > MAX_HEADER_BYTES:
             self._refuse(HeadersTooLarge())
 
     def on_headers_complete(self) -> None:
         """The head is whole: start the request unless it was refused."""
-        self._in_head = False
-        self._head_bytes = 0
-        self._stop_timer()
-        if not self._refused:
+        self._in_head, self._in_body = False, True
+        if self._refused:
+            return
+        if self.parser.get_http_version() == "1.1" and not any(name == b"host" for name, _ in self.headers):
+            self._refuse(BadHttp("The request has no Host header; HTTP/1.1 demands one."))
+            return
+        if not self._surplus:
             super().on_headers_complete()
+            return
+        door, self.app = self.app, refuse_busy
+        super().on_headers_complete()
+        self.app = door
 
     def on_body(self, body: bytes) -> None:
         """Pass the body on, unless its head was refused."""
         if not self._refused:
+            self._body_bytes += len(body)
             super().on_body(body)
 
     def on_message_complete(self) -> None:
         """The request is whole."""
+        self._in_body = False
+        self._awaited_since = None
         if not self._refused:
             super().on_message_complete()
 
-    def on_response_complete(self) -> None:
-        """Ready for the next head."""
-        self._in_head = True
-        super().on_response_complete()
-
-    def send_400_response(self, msg: str) -> None:
-        """Answer bytes that are no HTTP in the API's own shape."""
-        if not self._refused:
-            self._refuse(BadHttp())
-
     def _refuse(self, error: HeadgateError) -> None:
+        """Answer with `error` and close; where an earlier answer is under way, let that one end instead."""
+        if self._refused or self.transport.is_closing():
+            return
         self._refused = True
-        body = error_bytes(error)
-        head = (
-            f"HTTP/1.1 {error.status} Bad Request\r\ncontent-type: application/json\r\n"
-            f"content-length: {len(body)}\r\nconnection: close\r\n\r\n"
-        )
-        if not self.transport.is_closing():
-            self.transport.write(head.encode() + body)
+        cycle = self.cycle
+        idle = cycle is None or cycle.response_complete
+        if not idle and (self.pipeline or cycle.response_started):
             self.transport.close()
+            return
+        if not idle and not cycle.more_body:
+            cycle.keep_alive = False  # the request before the garbage is whole: it gets its answer
+            return
+        self.transport.write(_closing_answer(error))
+        self.transport.close()
 
-    def _give_up(self) -> None:
-        self._head_timer = None
-        if self._in_head and not self.transport.is_closing():
-            self.transport.close()
+    def _look_at_clock(self) -> None:
+        """Give up a request that arrives too slowly, and one that never begins."""
+        self._look = self.loop.call_later(_LOOK_S, self._look_at_clock)
+        since = self._awaited_since
+        if since is None or self._refused:
+            return
+        limit_s = ARRIVAL_S if self._in_head else ARRIVAL_S + self._body_bytes / BODY_BYTES_PER_S
+        if self.loop.time() - since <= limit_s:
+            return
+        if self.cycle is not None and not self.cycle.response_complete and self.cycle.response_started:
+            return  # an early answer (401, 413) is on its way while its body still comes
+        if not (self._in_head or self._in_body):
+            self.transport.close()  # not a byte came: there is nothing to answer
+            return
+        self._refuse(TooSlow())
 
-    def _stop_timer(self) -> None:
-        if self._head_timer is not None:
-            self._head_timer.cancel()
-            self._head_timer = None
+
+async def refuse_busy(
+    scope: Any, receive: Callable[[], Awaitable[Any]], send: Callable[[Any], Awaitable[None]]
+) -> None:
+    """The ASGI application behind a connection that is one too many."""
+    error = too_many_connections()
+    headers = [(b"content-type", b"application/json"), (b"connection", b"close")]
+    body = error_bytes(error)
+    headers += [(b"retry-after", (retry_after(error) or "1").encode()), (b"content-length", b"%d" % len(body))]
+    await send({"type": "http.response.start", "status": error.status, "headers": headers})
+    await send({"type": "http.response.body", "body": body})
+
+
+def too_many_connections() -> Unavailable:
+    """What a connection past `gateway.max_connections` is told."""
+    return Unavailable(
+        "This gateway has too many connections. Retry after the time given, use fewer, or raise "
+        "gateway.max_connections.",
+        retry_after_s=1.0,
+        code="too_many_connections",
+    )
+
+
+def _decline_upgrade(data: bytes) -> bytes:
+    """`data`, which begins with a head or a part of one, without its offer to change the protocol.
+
+    Why: Java's HttpClient offers HTTP/2 with every first POST; the parser would take the body for that other protocol.
+    An offer that is not seen is declined, which is what RFC 9110 section 7.8 lets a server do.
+    """
+    head, end, rest = data.partition(b"\r\n\r\n")
+    return _UPGRADE.sub(b"\nx-declined:", head) + end + rest
+
+
+def _closing_answer(error: HeadgateError) -> bytes:
+    body = error_bytes(error)
+    try:
+        phrase = HTTPStatus(error.status).phrase
+    except ValueError:
+        phrase = ""
+    head = (
+        f"HTTP/1.1 {error.status} {phrase}\r\ncontent-type: application/json\r\n"
+        f"content-length: {len(body)}\r\nconnection: close\r\n\r\n"
+    )
+    return head.encode() + body

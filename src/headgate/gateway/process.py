@@ -53,7 +53,11 @@ class GatewayProcess:
         servers = self._servers(sockets)
         serving = [loop.create_task(server.serve(sockets=[listener])) for server, listener in servers]
         tasks.append(loop.create_task(self._tell_ready(ready)))
-        await stop.wait()
+        stopping = loop.create_task(stop.wait())
+        await asyncio.wait([stopping, *serving], return_when=asyncio.FIRST_COMPLETED)
+        if not stopping.done():
+            log.error("a server ended by itself; this gateway stops")
+        tasks.append(stopping)
         log.info("draining")
         for server, _ in servers:
             server.should_exit = True
@@ -102,8 +106,11 @@ class GatewayProcess:
                 async with asyncio.timeout(REPORT_S):
                     await self.wake.wait()
             self.wake.clear()
-            self.dispatcher.sweep()
-            self._send_report()
+            try:
+                self.dispatcher.sweep()
+                self._send_report()
+            except Exception:
+                log.exception("load could not be reported")  # the next turn tries again
 
     def _send_report(self) -> None:
         self.link.report(self.dispatcher.report(self.id, self.pid))

@@ -67,7 +67,7 @@ class Lane:
         return load
 
 
-@dataclass(slots=True)
+@dataclass(slots=True, eq=False)
 class _Waiter:
     future: asyncio.Future[Seat]
     since: float
@@ -129,7 +129,8 @@ class Dispatcher:
         Raises Overloaded (queue full), Unavailable (pipeline blocked), DeadlineExceeded (waited past `deadline`).
         """
         now = self._clock.monotonic()
-        if not lane.waiting:
+        # Those who wait for another replica than the one that failed them hold nobody up.
+        if not lane.waiting or all(waiter.exclude for waiter in lane.waiting):
             seat = self._choose(lane, exclude, now)
             if seat is not None:
                 return self._sit(lane, seat, now, now)
@@ -260,6 +261,10 @@ class Dispatcher:
         for seat in lane.seats:
             if seat.suspect and seat.suspect_until <= now:
                 seat.suspect = False
+        if exclude:
+            # A replica that failed this request may have another try at it once it is a suspect no more, and so may
+            # at once the one that took its place (a seat of its own under the same id).
+            exclude = frozenset([seat.id for seat in lane.seats if seat.id in exclude and seat.suspect])
         chosen = choose_replica(lane.seats, exclude)
         return chosen  # type: ignore[return-value]
 

@@ -6,7 +6,6 @@ When the node is gone the last table stays in force and the link comes back by i
 from __future__ import annotations
 
 import asyncio
-import contextlib
 import itertools
 import logging
 from collections.abc import Callable, Mapping
@@ -22,6 +21,7 @@ log = logging.getLogger(__name__)
 
 _RETRY_S = 0.1
 _ASK_TIMEOUT_S = 60.0
+_UNREAD_MAX = 1024 * 1024
 
 
 class NodeLink:
@@ -46,15 +46,25 @@ class NodeLink:
     async def run(self) -> None:
         """Keep the link up until cancelled."""
         while True:
-            with contextlib.suppress(OSError, ValueError, asyncio.IncompleteReadError):
+            why = "the node closed the link"
+            try:
                 await self._converse()
-            self._lose("the node closed the link")
+            except (OSError, ValueError, asyncio.IncompleteReadError) as error:
+                why = type(error).__name__
+            except Exception:
+                # Why go on: a gateway that no longer hears its node would route by an old table for good.
+                log.exception("a message of the node could not be taken")
+                why = "a message could not be taken"
+            self._lose(why)
             await self._clock.sleep(_RETRY_S)
 
     def report(self, load: LoadReport) -> None:
         """Send a load report. Dropped without a word while the node is away: the next one carries the state anew."""
-        if self._writer is not None and not self._writer.is_closing():
-            self._writer.write(link_codec.encode(load))
+        writer = self._writer
+        if writer is None or writer.is_closing():
+            return
+        if writer.transport.get_write_buffer_size() < _UNREAD_MAX:  # a node that hangs reads none of them
+            writer.write(link_codec.encode(load))
 
     async def ask(self, method: str, params: Mapping[str, Any] | None = None) -> Any:
         """The node's answer. Raises Unavailable while there is no node, or the error that the node gave."""

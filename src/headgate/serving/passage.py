@@ -72,7 +72,7 @@ class Passage:
         self.route: ReplicaRoute | None = None
         self.queue_s = 0.0
         self.first_s: float | None = None
-        self.usage = Usage()
+        self._said: dict[int, Usage] = {}  # by choice: what its delivered answer took
         self.attempts = 0
         self.continued = False
         self._limit = asyncio.timeout(max(0.0, self._deadline - self._opened))
@@ -120,6 +120,26 @@ class Passage:
         )
 
     @property
+    def usage(self) -> Usage:
+        """Tokens of the answer as its asker counts them: a prompt once, however many choices and attempts it took.
+
+        What each attempt really took is in its own row of `calls`.
+        """
+        if len(self._said) == 1 and len(self._calls) == 1:
+            return next(iter(self._said.values()))
+        total = Usage()
+        for number, call in enumerate(self._calls):
+            first = number * call.choices
+            said = [self._said[index] for index in range(first, first + call.choices) if index in self._said]
+            if said:
+                total += Usage(
+                    prompt_tokens=max(one.prompt_tokens for one in said),
+                    cached_tokens=max(one.cached_tokens for one in said),
+                    output_tokens=sum(one.output_tokens for one in said),
+                )
+        return total
+
+    @property
     def choices(self) -> int:
         """How many answers are asked for: calls times choices."""
         return len(self._calls) * self._calls[0].choices
@@ -138,19 +158,19 @@ class Passage:
         offset = index % call.choices
         strict_tools = any(tool["function"].get("strict") for tool in call.body.get("tools", ()))
         constrained = call.schema is not None or "response_format" in call.body or strict_tools
-        source = self._checked(call, offset) if constrained else self._carried(call, offset)
+        source = self._checked(call, index, offset) if constrained else self._carried(call, index, offset)
         async with aclosing(source):
             async for delta in source:
                 if self.first_s is None:
                     self.first_s = self._serving.clock.monotonic() - self._opened
                 yield delta
 
-    async def _checked(self, call: Call, first_offset: int) -> AsyncGenerator[Delta, None]:
+    async def _checked(self, call: Call, index: int, first_offset: int) -> AsyncGenerator[Delta, None]:
         """A whole answer, held until it is known to fit what was asked; one more try where chance may mend it."""
         again = () if call.body.get("temperature") == 0 else (first_offset + _REPLAY_SEED_STEP,)
         offsets = (first_offset, *again)
         for offset in offsets:
-            deltas = [delta async for delta in self._carried(call, offset)]
+            deltas = [delta async for delta in self._carried(call, index, offset)]
             finish = next((delta.finish for delta in deltas if delta.finish), None)
             tool_calls = _merge_tool_calls(deltas)
             try:
@@ -166,16 +186,19 @@ class Passage:
                 yield delta
             return
 
-    async def _carried(self, call: Call, offset: int) -> AsyncGenerator[Delta, None]:
+    async def _carried(self, call: Call, index: int, offset: int) -> AsyncGenerator[Delta, None]:
         """The pieces as they come, over as many attempts as it takes; nothing is given twice."""
         log = TokenLog()
+        self._said.pop(index, None)  # a first try that did not fit its schema was not delivered
+        tries = 0
         excluded: frozenset[str] = frozenset()
         while True:
             lease = await self._serving.dispatcher.lease(self._lane, self._deadline, excluded)
             self.attempts += 1
+            tries += 1
             self.queue_s += lease.queue_s
             self.route = lease.route
-            attempt = self._attempt(call, lease, log, offset)
+            attempt = self._attempt(call, lease, log, index, offset)
             try:
                 async with aclosing(attempt):
                     async for delta in attempt:
@@ -184,50 +207,59 @@ class Passage:
                 return
             except UpstreamFailed as error:
                 lease.suspect()
+                if log.finished:
+                    return  # it broke after the last word: there is nothing to continue
                 excluded |= {lease.route.id}
-                if self.attempts >= MAX_ATTEMPTS or not _may_go_on(call, log):
+                if tries >= MAX_ATTEMPTS or not _may_go_on(call, log):
                     raise UpstreamFailed(
                         "The replica that answered this request failed and its answer cannot be continued exactly "
                         f"({error.code}). Send the request again."
                     ) from error
                 self.continued = self.continued or log.delivered
-                if len(excluded) >= len(self._lane.seats):
-                    excluded = frozenset()  # the only replica broke: its successor may take the rest
+                if error.code == "replica_failed" and len(excluded) >= len(self._lane.seats):
+                    # It lives and said no: it may be asked again at once. For one that broke its successor is
+                    # waited for; the dispatcher lets it be tried again when none has come for a while.
+                    excluded = frozenset()
 
-    async def _attempt(self, call: Call, lease: Lease, log: TokenLog, offset: int) -> AsyncGenerator[Delta, None]:
+    async def _attempt(
+        self, call: Call, lease: Lease, log: TokenLog, index: int, offset: int
+    ) -> AsyncGenerator[Delta, None]:
         """One attempt on one replica, with its `calls` row."""
         route, clock = lease.route, self._serving.clock
         engine = self._serving.engines[route.engine]
         upstream = Upstream(address=route.address, secret=route.secret)
         started = clock.monotonic()
-        usage = Usage()
+        told: Usage | None = None  # comes last; an attempt that breaks off before is counted by what it sent
+        prompt = output = 0
         outcome: BaseException | None = _ABANDONED
         call_id = self._serving.ledger.open_call(
             self.id, kind=call.kind, principal=self._principal, replica=route, attempt=self.attempts
         )
-        if log.delivered:
-            source = engine.resume(upstream, call, log.text, tuple(log.token_ids))
-        else:
-            source = engine.stream(upstream, call, offset)
         try:
+            if log.delivered:
+                source = engine.resume(upstream, call, log.text, tuple(log.token_ids))
+            else:
+                source = engine.stream(upstream, call, offset)
             async with aclosing(source):  # type: ignore[type-var]
                 async for delta in source:
+                    if delta.progress is not None:
+                        prompt = delta.progress[0]
+                        continue
                     if delta.usage is not None:
-                        usage = delta.usage
+                        told = delta.usage
                     elif delta.token_ids:
-                        usage = Usage(
-                            prompt_tokens=usage.prompt_tokens,
-                            output_tokens=usage.output_tokens + len(delta.token_ids),
-                        )
-                    if delta.progress is None:
-                        yield delta
+                        output += len(delta.token_ids)
+                    elif delta.text or delta.reasoning or delta.tool_calls:
+                        output += 1  # at least: pieces that came together are one
+                    yield delta
             outcome = None
         except BaseException as error:
             outcome = error
             raise
         finally:
             lease.release(completed=outcome is None)
-            self.usage += usage
+            usage = told if told is not None else Usage(prompt_tokens=prompt, output_tokens=output)
+            self._add_usage(index, usage)
             state, _, code = _outcome(outcome)
             self._serving.ledger.settle_call(
                 call_id,
@@ -237,6 +269,16 @@ class Passage:
                 queue_ms=lease.queue_s * 1e3,
                 compute_ms=(clock.monotonic() - started) * 1e3,
             )
+
+    def _add_usage(self, index: int, usage: Usage) -> None:
+        before = self._said.get(index)
+        if before is not None:  # continued: the same prompt, and what comes after what was said
+            usage = Usage(
+                prompt_tokens=max(before.prompt_tokens, usage.prompt_tokens),
+                cached_tokens=max(before.cached_tokens, usage.cached_tokens),
+                output_tokens=before.output_tokens + usage.output_tokens,
+            )
+        self._said[index] = usage
 
 
 def _may_go_on(call: Call, log: TokenLog) -> bool:

@@ -8,12 +8,13 @@ from headgate.core.chat import Delta
 class TokenLog:
     """The delivered part of one answer, so that another replica can go on exactly where one broke off."""
 
-    __slots__ = ("_parts", "delivered", "resumable", "token_ids")
+    __slots__ = ("_parts", "delivered", "finished", "resumable", "token_ids")
 
     def __init__(self) -> None:
         self._parts: list[str] = []
         self.token_ids: list[int] = []
         self.delivered = False
+        self.finished = False
         self.resumable = True
 
     def add(self, delta: Delta) -> None:
@@ -21,6 +22,8 @@ class TokenLog:
         if delta.text:
             self._parts.append(delta.text)
             self.delivered = True
+        if delta.finish is not None:
+            self.finished = True
         if delta.token_ids:
             self.token_ids.extend(delta.token_ids)
         if delta.tool_calls or delta.reasoning or delta.logprobs or delta.embeddings:

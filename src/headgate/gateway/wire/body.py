@@ -13,8 +13,9 @@ from headgate.core.errors import BadRequest
 
 Model = TypeVar("Model", bound=BaseModel)
 DEPTH_MAX = 100  # orjson writes at most 254 levels, and no request needs so many
+_BRANCH = re.compile(r"[\[\]()]|^(constrained|function|literal|model)-")
+_BRANCHES = frozenset({"str", "list", "int", "dict", "float", "bool", "none", "ToolChoice"})
 _KEY_LIKE = re.compile(rb'"\s*:')
-_BRACKET_OR_TEXT = re.compile(rb'[\[\]{}]|"(?:[^"\\]|\\.)*"', re.DOTALL)
 
 
 def parse_object(body: bytes) -> dict[str, Any]:
@@ -42,49 +43,46 @@ def validate(model: type[Model], parsed: dict[str, Any]) -> Model:
     except ValidationError as error:
         # Why the deepest: of a union's branches, the one that got furthest is the one that was meant.
         problems = error.errors(include_url=False, include_input=False, include_context=False)
-        first = max(problems, key=lambda problem: len(problem["loc"]))
+        field = problems[0]["loc"][:1]
+        first = max((x for x in problems if x["loc"][:1] == field), key=lambda problem: len(problem["loc"]))
         param = ".".join(str(step) for step in first["loc"] if not _is_branch(step)) or None
         message = first["msg"].removeprefix("Value error, ")
+        if first["type"] == "model_type":
+            message = "Input should be an object"
         raise BadRequest(f"'{param}': {message}." if param else f"{message}.", param=param) from None
 
 
 def _is_branch(step: object) -> bool:
     """Whether a step of an error's path names a branch of a union, which no client knows."""
-    return isinstance(step, str) and ("[" in step or step in ("str", "list", "int", "dict"))
+    return isinstance(step, str) and (_BRANCH.search(step) is not None or step in _BRANCHES)
 
 
 def _count_keys(value: object) -> int:
-    count = 0
-    stack: list[object] = [value]
-    while stack:
-        item = stack.pop()
-        if isinstance(item, dict):
-            held = cast("dict[str, object]", item)
-            count += len(held)
-            stack.extend(held.values())
-        elif isinstance(item, list):
-            stack.extend(cast("list[object]", item))
+    """How many keys all objects in `value` have. Raises BadRequest when it is nested too deep."""
+    count = depth = 0
+    level: list[object] = [value]
+    while level:
+        depth += 1
+        if depth > DEPTH_MAX:
+            raise BadRequest(f"The body is nested deeper than {DEPTH_MAX} levels; send a flatter object.")
+        within: list[object] = []
+        for item in level:
+            if isinstance(item, dict):
+                held = cast("dict[str, object]", item)
+                count += len(held)
+                within.extend(held.values())
+            elif isinstance(item, list):
+                within.extend(cast("list[object]", item))
+        level = within
     return count
-
-
-def _refuse_depth(body: bytes) -> None:
-    """Raise BadRequest when brackets are nested too deep. Only for bodies that have that many brackets at all."""
-    depth = 0
-    for token in _BRACKET_OR_TEXT.findall(body):
-        if token in b"[{":
-            depth += 1
-            if depth > DEPTH_MAX:
-                raise BadRequest(f"The body is nested deeper than {DEPTH_MAX} levels; send a flatter object.")
-        elif token in b"]}":
-            depth -= 1
 
 
 def _refuse_duplicates(body: bytes) -> None:
     def collect(pairs: list[tuple[str, object]]) -> dict[str, object]:
         collected = dict(pairs)
         if len(collected) != len(pairs):
-            names = [name for name, _ in pairs]
-            twice = next(name for name in names if names.count(name) > 1)
+            seen: set[str] = set()
+            twice = next(name for name, _ in pairs if name in seen or seen.add(name))
             raise BadRequest(f"The key {twice[:80]!r} occurs twice in one object; send it once.", param=twice[:80])
         return collected
 

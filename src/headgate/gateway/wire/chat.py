@@ -24,15 +24,24 @@ class TextPart(Wire):
     """One part of a message's content; text is the only kind served."""
 
     type: str
-    text: str = ""
+    text: str | None = None
+    refusal: str | None = None
 
-    @field_validator("type")
-    @classmethod
-    def check_type(cls, value: str) -> str:
+    @model_validator(mode="after")
+    def check_type(self) -> TextPart:
         """Refuse images, audio and files."""
-        if value not in ("text", "input_text", "output_text", "refusal"):
-            raise ValueError(f"content parts of type {value[:40]!r} are not served here; send text")
-        return value
+        if self.type == "refusal" and self.refusal is not None:
+            return self
+        if self.type not in ("text", "input_text", "output_text"):
+            raise ValueError("content parts of this type are not served here; send type 'text' with a text")
+        if self.text is None:
+            raise ValueError("a content part of this type needs a text")
+        return self
+
+    @property
+    def said(self) -> str:
+        """What the part says."""
+        return (self.refusal if self.type == "refusal" else self.text) or ""
 
 
 class FunctionCall(Wire):
@@ -54,8 +63,8 @@ class Message(Wire):
     """One message of the conversation."""
 
     role: Literal["system", "developer", "user", "assistant", "tool", "function"]
-    content: str | list[TextPart] | None = None
-    tool_calls: list[ToolCall] | None = None
+    content: str | Annotated[list[TextPart], Field(fail_fast=True)] | None = None
+    tool_calls: Annotated[list[ToolCall], Field(fail_fast=True)] | None = None
     tool_call_id: str | None = None
     name: str | None = None
 
@@ -168,7 +177,7 @@ class Sampling(Wire):
 class ChatRequest(Sampling):
     """The body of POST /v1/chat/completions."""
 
-    messages: list[Message] = Field(min_length=1)
+    messages: list[Message] = Field(min_length=1, fail_fast=True)
     max_completion_tokens: int | None = Field(default=None, ge=1)
     logprobs: bool | None = None
     top_logprobs: int | None = Field(default=None, ge=0, le=20)
@@ -239,7 +248,8 @@ def _plain_message(message: dict[str, Any]) -> dict[str, Any]:
     """A message as chat templates know them: content in one text, 'developer' as 'system'."""
     content = message.get("content")
     if isinstance(content, list):
-        content = "".join(part["text"] for part in cast("list[dict[str, str]]", content))
+        parts = cast("list[dict[str, str]]", content)
+        content = "".join(part["refusal" if part["type"] == "refusal" else "text"] for part in parts)
     plain = {
         key: message[key] for key in ("role", "tool_calls", "tool_call_id", "name") if message.get(key) is not None
     }
@@ -248,7 +258,10 @@ def _plain_message(message: dict[str, Any]) -> dict[str, Any]:
     return plain | {"content": content if content is not None else ""}
 
 
-def check_choices(choices: int, most: int) -> None:
-    """Refuse more answers than one request may ask for."""
+def check_choices(choices: int, most: int, param: str) -> None:
+    """Refuse more answers than one request may ask for. Raises BadRequest."""
     if choices > most:
-        raise BadRequest(f"'n': at most {most} answers per request; send several requests for more.", param="n")
+        raise BadRequest(
+            f"'{param}': at most {most} answers per request (prompts times n); send several requests for more.",
+            param=param,
+        )

@@ -13,13 +13,19 @@ from headgate.gateway.wire.body import validate
 from headgate.gateway.wire.chat import Sampling
 from headgate.gateway.wire.limits import check_fits, text_bytes
 
-TokenIds = Annotated[list[Annotated[int, Field(ge=0, lt=2**31)]], Field(min_length=1)]
+MAX_PROMPTS = 128  # each is a call of its own
+TokenIds = Annotated[list[Annotated[int, Field(ge=0, lt=2**31)]], Field(min_length=1, fail_fast=True)]
 
 
 class CompletionRequest(Sampling):
     """The body of POST /v1/completions."""
 
-    prompt: str | TokenIds | Annotated[list[str], Field(min_length=1)] | Annotated[list[TokenIds], Field(min_length=1)]
+    prompt: (
+        str
+        | TokenIds
+        | Annotated[list[str], Field(min_length=1, max_length=MAX_PROMPTS, fail_fast=True)]
+        | Annotated[list[TokenIds], Field(min_length=1, max_length=MAX_PROMPTS, fail_fast=True)]
+    )
     logprobs: int | None = Field(default=None, ge=0, le=20)
 
 

@@ -14,6 +14,7 @@ from headgate.gateway.wire.completions import TokenIds
 from headgate.gateway.wire.limits import check_fits, text_bytes
 
 MAX_INPUTS = 2048
+MAX_DIMENSIONS = 16384
 
 
 class EmbeddingRequest(Wire):
@@ -23,10 +24,13 @@ class EmbeddingRequest(Wire):
     input: (
         Annotated[str, Field(min_length=1)]
         | TokenIds
-        | Annotated[list[Annotated[str, Field(min_length=1)]], Field(min_length=1, max_length=MAX_INPUTS)]
-        | Annotated[list[TokenIds], Field(min_length=1, max_length=MAX_INPUTS)]
+        | Annotated[
+            list[Annotated[str, Field(min_length=1)]], Field(min_length=1, max_length=MAX_INPUTS, fail_fast=True)
+        ]
+        | Annotated[list[TokenIds], Field(min_length=1, max_length=MAX_INPUTS, fail_fast=True)]
     )
     encoding_format: Literal["float", "base64"] | None = None
+    dimensions: int | None = Field(default=None, ge=1, le=MAX_DIMENSIONS)
     user: str | None = Field(default=None, max_length=512)
 
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Any, Literal
+from typing import Annotated, Any, Literal
 
 from pydantic import Field, model_validator
 
@@ -18,7 +18,7 @@ class InputMessage(Wire):
 
     type: Literal["message"] = "message"
     role: Literal["user", "assistant", "system", "developer"]
-    content: str | list[TextPart]
+    content: str | Annotated[list[TextPart], Field(fail_fast=True)]
 
 
 class TextFormat(Wire):
@@ -47,7 +47,7 @@ class ResponseRequest(Wire):
     """The body of POST /v1/responses."""
 
     model: str = Field(min_length=1, max_length=256)
-    input: str | list[InputMessage] = Field(min_length=1)
+    input: Annotated[str, Field(min_length=1)] | Annotated[list[InputMessage], Field(min_length=1, fail_fast=True)]
     instructions: str | None = None
     max_output_tokens: int | None = Field(default=None, ge=1)
     temperature: float | None = Field(default=None, ge=0, le=2)
@@ -99,6 +99,6 @@ def _messages(request: ResponseRequest) -> list[dict[str, Any]]:
     if isinstance(request.input, str):
         return [*messages, {"role": "user", "content": request.input}]
     for item in request.input:
-        content = item.content if isinstance(item.content, str) else "".join(part.text for part in item.content)
+        content = item.content if isinstance(item.content, str) else "".join(part.said for part in item.content)
         messages.append({"role": item.role, "content": content})
     return messages
