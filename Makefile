@@ -89,12 +89,13 @@ $(BIN)/python:
 
 $(STAMPS)/base: requirements.lock requirements-build.lock pyproject.toml | $(BIN)/python
 	$(call say,Installing what Headgate needs: exact versions with checked hashes)
-	@$(PIP) install --quiet --progress-bar off --require-hashes -r requirements.lock -r requirements-build.lock
+	@$(PIP) install --quiet --progress-bar off --no-compile --require-hashes -r requirements.lock -r requirements-build.lock
+	@$(BIN)/python -m compileall -q -j 0 $(VENV)/lib >/dev/null || true # on all cores: pip would use one
 	$(call say,Installing Headgate itself from this folder)
 	@$(PIP) install --quiet --no-deps --no-build-isolation --editable .
 	@mkdir -p $(STAMPS) && touch $@
 
 $(STAMPS)/dev: requirements-dev.lock $(STAMPS)/base
 	$(call say,Installing what tests and checks need)
-	@$(PIP) install --quiet --progress-bar off --require-hashes -r requirements-dev.lock
+	@$(PIP) install --quiet --progress-bar off --no-compile --require-hashes -r requirements-dev.lock
 	@touch $@
