@@ -444,6 +444,20 @@ async def test_an_adapter_changes_the_answer(bench: Bench, tmp_path: Path) -> No
     assert text_of(changed) != plain
 
 
+async def test_ends_cleanly_when_told_while_callers_are_connected(bench: Bench) -> None:
+    subject = bench.subject
+    if subject.name == "remote":
+        pytest.skip("no process of ours")
+    with running_replica(subject.engine, subject.version, subject.options, subject.binary, wait=False) as running:
+        await wait_ready(subject.engine, running)
+        await bench.engine.check_ready(running.upstream, subject.version)
+        running.process.terminate()
+        assert await asyncio.to_thread(running.process.wait, 10) == 0
+        assert subject.binary or not Path(running.launch.socket).exists()
+        with pytest.raises(UpstreamFailed):
+            await bench.engine.check_ready(running.upstream, subject.version)
+
+
 async def test_a_broken_model_ends_with_its_own_exit_code(bench: Bench, tmp_path: Path) -> None:
     subject = bench.subject
     if subject.name == "remote":

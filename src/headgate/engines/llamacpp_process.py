@@ -42,9 +42,10 @@ def main() -> None:
         _refuse(f"the model could not be loaded: {type(error).__name__}: {error}")
     signal.sigwait({signal.SIGTERM, signal.SIGINT})
     socket.unlink(missing_ok=True)
-    del server
     sys.stderr.flush()
-    os._exit(0)  # Why: the server's threads may still hold a stream; the node drained what had to be drained
+    # Why at once and not by taking `server` down: that waits for callers who keep a connection open. The node has
+    # drained what had to be drained before it sent the signal.
+    os._exit(0 if server else EXIT_REFUSED)
 
 
 def build_params(launch: dict[str, Any]) -> Any:
