@@ -169,7 +169,7 @@ def _bundled_document() -> dict[str, Any]:
 def json_schema() -> dict[str, Any]:
     """The JSON Schema of headgate.yaml, for editors."""
     schema = Settings.model_json_schema(mode="validation")
-    return {"$schema": "https://json-schema.org/draft/2020-12/schema", "title": "headgate.yaml", **schema}
+    return {"$schema": "https://json-schema.org/draft/2020-12/schema", **schema, "title": "headgate.yaml"}
 
 
 def _check_names(settings: Settings, root: yaml.Node | None, shown: str) -> None:

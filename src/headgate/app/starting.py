@@ -8,7 +8,7 @@ import signal
 import subprocess
 import sys
 from collections.abc import Callable
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, NoReturn
 
@@ -33,13 +33,12 @@ _TAIL_LINES = 8
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Prepared:
-    """A state folder that is ready to be served. `key` is the admin key when one was made just now: show it once."""
+    """A state folder that is ready to be served."""
 
     places: Places
     spec: Path
     ready_s: float
     versions: dict[str, Version]
-    key: Secret | None = field(repr=False)
 
     @property
     def command(self) -> tuple[str, ...]:
@@ -48,7 +47,7 @@ class Prepared:
 
 
 def prepare(settings: Settings, text: bytes, watch: Watch, source: Path | None = None) -> Prepared:
-    """Make everything that a start needs: tables, models, an admin key, the configuration in force, the spec.
+    """Make everything that a start needs: tables, models, the configuration in force, the spec.
 
     `text` is what `source` (./headgate.yaml by default) says; a reload without a path reads that file again.
     Raises AlreadyRunning, ConfigError, ModelRefused, StoreRefused, StoreUnavailable.
@@ -70,8 +69,19 @@ def prepare(settings: Settings, text: bytes, watch: Watch, source: Path | None =
         write_private(house.places.applied, text)
         write_private(house.places.source, str((source or DEFAULT_FILE).absolute()).encode())
         spec = write_spec(settings, house.places)
-        key = house.make_admin_key()  # last: a start that is refused must not use up the one time it is shown
-        return Prepared(places=house.places, spec=spec, ready_s=settings.workers.ready_s, versions=versions, key=key)
+        return Prepared(places=house.places, spec=spec, ready_s=settings.workers.ready_s, versions=versions)
+    finally:
+        house.close()
+
+
+def make_admin_key(settings: Settings) -> Secret | None:
+    """An admin key when there is none that works, to be shown this once; else None.
+
+    Why apart from `prepare`: a start that fails must not use up the one time that it is shown.
+    """
+    house = House(settings)
+    try:
+        return house.make_admin_key()
     finally:
         house.close()
 

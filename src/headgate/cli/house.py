@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import os
 import shutil
 import sys
 from pathlib import Path
@@ -19,6 +20,7 @@ from headgate.core.units import format_bytes
 if TYPE_CHECKING:
     from headgate.app.starting import Prepared
     from headgate.config import Settings
+    from headgate.core.secret import Secret
 
 _CHANGES = {
     "added": "added",
@@ -35,31 +37,27 @@ def up(
     as_json: AsJson = False,
 ) -> None:
     """Serve the pipelines of headgate.yaml; without that file, the bundled models."""
+    from headgate.app.local_admin import url_of
     from headgate.app.opening import Where
-    from headgate.app.starting import become_supervisor, prepare, start_detached
+    from headgate.app.starting import become_supervisor, make_admin_key, prepare, start_detached
 
     settings, text = Where(config=config, state=state).settings()
     _warn_of_bind(settings)
     with watching() as watch:
         prepared = prepare(settings, text, watch, config)
     if not detach:
-        _tell_prepared(prepared, settings, as_json)
+        _tell_prepared(prepared, settings, make_admin_key(settings), as_json)
         become_supervisor(prepared)
     note("starting the processes")
-    try:
-        account = start_detached(prepared, SystemClock())
-    except BaseException:
-        if prepared.key is not None:
-            _show_key(prepared.key.reveal())  # it exists from now on, whatever became of the start
-        raise
-    from headgate.app.local_admin import url_of
-
+    account = start_detached(prepared, SystemClock())
+    key = make_admin_key(settings)
     url = url_of(account, tls=settings.gateway.tls is not None)
     if as_json:
-        print_json({"pid": account.pid, "url": url, **_facts(prepared, settings)})
+        print_json({"pid": account.pid, "url": url, **_facts(prepared, settings, key)})
         return
     out.print(f"Headgate serves {len(settings.pipelines)} pipelines at [bold]{url}/v1[/] (pid {account.pid}).")
-    _tell_key(prepared, settings, url)
+    _tell_models(prepared)
+    _tell_key(settings, key, url)
     out.print("`headgate status` shows it, `headgate down` stops it.")
 
 
@@ -143,43 +141,44 @@ def _warn_of_bind(settings: Settings) -> None:
         )
 
 
-def _tell_prepared(prepared: Prepared, settings: Settings, as_json: bool) -> None:
+def _tell_prepared(prepared: Prepared, settings: Settings, key: Secret | None, as_json: bool) -> None:
     """What is known before the address is bound; the supervisor says on stderr when it serves."""
     gateway = settings.gateway
     scheme = "https" if gateway.tls else "http"
     url = f"{scheme}://{gateway.host}:{gateway.port or 'PORT'}"
     if as_json:
-        print_json({"pid": None, "url": url if gateway.port else None, **_facts(prepared, settings)})
+        told = {"pid": os.getpid(), "url": url if gateway.port else None}
+        print_json({**told, **_facts(prepared, settings, key)})
         return
     out.print(f"Headgate will serve {len(settings.pipelines)} pipelines at [bold]{url}/v1[/]. Ctrl-C stops it.")
     if not gateway.port:
         out.print("The port is a free one: `headgate status` names it.")
-    _tell_key(prepared, settings, url)
+    _tell_models(prepared)
+    _tell_key(settings, key, url)
 
 
-def _facts(prepared: Prepared, settings: Settings) -> dict[str, Any]:
+def _facts(prepared: Prepared, settings: Settings, key: Secret | None) -> dict[str, Any]:
     return {
         "state": str(prepared.places.state),
         "admin_socket": str(prepared.places.admin_socket),
-        "admin_key": prepared.key.reveal() if prepared.key else None,
+        "admin_key": key.reveal() if key else None,
         "pipelines": sorted(settings.pipelines),
         "models": {name: version.digest for name, version in prepared.versions.items()},
     }
 
 
-def _tell_key(prepared: Prepared, settings: Settings, url: str) -> None:
+def _tell_models(prepared: Prepared) -> None:
     for name, version in prepared.versions.items():
         note(f"  {name}: {version.format}, {format_bytes(version.bytes)}, {short(version.digest)}")
-    if prepared.key is None:
+
+
+def _tell_key(settings: Settings, key: Secret | None, url: str) -> None:
+    if key is None:
         return
-    _show_key(prepared.key.reveal())
-    if settings.pipelines:
-        out.print(f"Try it:\n{curl_line(url, prepared.key.reveal(), preferred(settings.pipelines))}\n", markup=False)
-
-
-def _show_key(key: str) -> None:
     out.print("\nAdmin key, shown this once; keep it as you keep a password:\n")
-    out.print(f"  [bold green]{key}[/]\n")
+    out.print(f"  [bold green]{key.reveal()}[/]\n")
+    if settings.pipelines:
+        out.print(f"Try it:\n{curl_line(url, key.reveal(), preferred(settings.pipelines))}\n", markup=False)
 
 
 def preferred(pipelines: Any) -> str:
