@@ -40,17 +40,25 @@ class Running:
         return (("Content-Type", "application/json"), ("Authorization", f"Bearer {self.key}"))
 
     def upstream(self, pipeline: str) -> Upstream:
-        """The first ready replica of a pipeline, to be called without the gateway."""
+        """The first ready replica of a pipeline, to be called without the gateway; waited for."""
+        for _ in range(600):
+            if (found := self._find(pipeline)) is not None:
+                return found
+            time.sleep(0.1)
+        raise RuntimeError(f"no replica of {pipeline} is ready")
+
+    def _find(self, pipeline: str) -> Upstream | None:
         database = Database(sqlite_url(self.state / "headgate.db"))
         with contextlib.closing(database), database.read() as connection:
             row = connection.execute(
-                select(replicas.c.address, replicas.c.secret)
+                select(replicas.c.id, replicas.c.address)
                 .where(replicas.c.pipeline == pipeline, replicas.c.state == "ready")
                 .order_by(replicas.c.created_at)
             ).first()
         if row is None:
-            raise RuntimeError(f"no replica of {pipeline} is ready")
-        return Upstream(address=row.address, secret=Secret(row.secret))
+            return None
+        record = json.loads((self.state / "run" / f"replica-{row.id}.json").read_text())
+        return Upstream(address=row.address, secret=Secret(record["secret"]))
 
 
 @contextlib.contextmanager

@@ -9,6 +9,9 @@ from uuid import UUID
 from headgate.core.chance import Chance
 from headgate.core.clock import Clock
 
+_DRAWN = 20  # hexadecimal digits of chance taken for an id; 19 are used
+_VARIANT = {digit: "89ab"[int(digit, 16) & 3] for digit in "0123456789abcdef"}
+
 
 class Ids:
     """Makes ids from an injected clock and chance. One per process; any thread may ask."""
@@ -16,22 +19,22 @@ class Ids:
     def __init__(self, clock: Clock, chance: Chance) -> None:
         self._clock = clock
         self._chance = chance
-        self._pool = b""
+        self._pool = ""
+        self._place = 0
         self._pid = os.getpid()
         self._lock = Lock()
 
     def new(self) -> str:
         """A new id: 32 hexadecimal digits, sortable by creation time (milliseconds)."""
         with self._lock:
-            if len(self._pool) < 10 or self._pid != os.getpid():
+            place = self._place
+            if place + _DRAWN > len(self._pool) or self._pid != os.getpid():
                 # Why a pool: one system call for 100 ids keeps ids off the hot path; a forked child must not share it.
-                self._pool, self._pid = self._chance.token_bytes(1000), os.getpid()
-            tail, self._pool = self._pool[:10], self._pool[10:]
-        milliseconds = int(self._clock.now() * 1000)
-        number = (milliseconds << 80) | int.from_bytes(tail, "big")
-        number = number & ~(0xF << 76) | (0x7 << 76)
-        number = number & ~(0x3 << 62) | (0x2 << 62)
-        return f"{number:032x}"
+                self._pool, self._pid, place = self._chance.token_bytes(1000).hex(), os.getpid(), 0
+            self._place = place + _DRAWN
+            drawn = self._pool[place : place + _DRAWN]
+        # Why text and not numbers: an id is made three times a request, and slicing costs a third of shifting.
+        return f"{int(self._clock.now() * 1000):012x}7{drawn[:3]}{_VARIANT[drawn[3]]}{drawn[4:19]}"
 
 
 def parse_id(text: str) -> UUID:
