@@ -1,4 +1,4 @@
-"""`python -m headgate`: the command line; `node` and `gateway` are the supervisor's children and load only their own."""
+"""`python -m headgate`: the command line; `node` and `gateway`, the supervisor's children, load only their own."""
 
 from __future__ import annotations
 

@@ -22,9 +22,7 @@ from headgate.core.errors import HeadgateError
 from headgate.core.secret import Secret
 from headgate.core.table import LoadReport, PipelineLoad, PipelineRoute, ReplicaRoute, RoutingTable
 
-MAX_LINE_BYTES = (
-    16 * 2**20
-)  # a table of some 30,000 replicas; give it to asyncio's stream reader as its limit
+MAX_LINE_BYTES = 16 * 2**20  # a table of some 30,000 replicas; give it to asyncio's stream reader as its limit
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -90,24 +88,18 @@ def decode(line: bytes | bytearray | memoryview) -> Message:
     try:
         loaded: object = orjson.loads(line)
     except orjson.JSONDecodeError as error:
-        raise ValueError(
-            f"a line on the node's socket is not JSON ({error.msg} at byte {error.pos})"
-        ) from None
+        raise ValueError(f"a line on the node's socket is not JSON ({error.msg} at byte {error.pos})") from None
     if not isinstance(loaded, dict):
         raise ValueError("a line on the node's socket is not a JSON object")
     said = cast("Said", loaded)
     decoder = _DECODERS.get(str(said.get("kind")))
     if decoder is None:
-        raise ValueError(
-            "a line on the node's socket has an unknown kind; are node and gateway of one version?"
-        )
+        raise ValueError("a line on the node's socket has an unknown kind; are node and gateway of one version?")
     try:
         return decoder(said)
     except (TypeError, KeyError, AttributeError) as error:
         # The exception's text may quote values (a secret, say); its class is enough to find the fault.
-        raise ValueError(
-            f"a {said['kind']} line misses a field or has a wrong type ({type(error).__name__})"
-        ) from None
+        raise ValueError(f"a {said['kind']} line misses a field or has a wrong type ({type(error).__name__})") from None
 
 
 def _table_fields(table: RoutingTable) -> dict[str, Any]:
@@ -149,9 +141,7 @@ def _decode_error(said: dict[str, Any]) -> HeadgateError:
 
 def _decode_reply(said: dict[str, Any]) -> Reply:
     error = said.get("error")
-    return Reply(
-        id=said["id"], result=said.get("result"), error=None if error is None else _decode_error(error)
-    )
+    return Reply(id=said["id"], result=said.get("result"), error=None if error is None else _decode_error(error))
 
 
 def _decode_table(said: dict[str, Any]) -> RoutingTable:

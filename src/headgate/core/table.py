@@ -91,7 +91,7 @@ class PipelineLoad:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class LoadReport:
-    """One gateway's report to the node. `in_flight` counts requests per replica id; `suspects` are replicas that failed."""
+    """One gateway's report. `in_flight` counts requests per replica id; `suspects` are replicas that failed."""
 
     gateway: str
     pid: int

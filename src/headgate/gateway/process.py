@@ -12,6 +12,7 @@ import signal
 import socket
 from collections.abc import Awaitable, Callable, Mapping
 from dataclasses import dataclass
+from typing import Any
 
 import uvicorn
 
@@ -49,7 +50,7 @@ class GatewayProcess:
         for number in (signal.SIGTERM, signal.SIGINT):
             loop.add_signal_handler(number, stop.set)
         loop.add_signal_handler(signal.SIGHUP, lambda: None)  # logs are appended to; there is nothing to reopen
-        tasks = [loop.create_task(self.link.run()), loop.create_task(self._report())]
+        tasks: list[asyncio.Task[Any]] = [loop.create_task(self.link.run()), loop.create_task(self._report())]
         servers = self._servers(sockets)
         serving = [loop.create_task(server.serve(sockets=[listener])) for server, listener in servers]
         tasks.append(loop.create_task(self._tell_ready(ready)))
