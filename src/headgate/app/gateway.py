@@ -47,7 +47,7 @@ async def _gateway(settings: Settings) -> None:
     wake = asyncio.Event()
     client = HttpClient(house.clock)
     engines = build_engines(settings.engines, client)
-    dispatcher = Dispatcher(house.clock, wake.set)
+    dispatcher = Dispatcher(house.clock, wake.set, client.forget)
     ledger = Ledger(
         house.database, house.ids, house.clock, gateway=gateway_id, waiting_rows=settings.metering.waiting_rows
     )

@@ -100,10 +100,16 @@ class Lease:
 class Dispatcher:
     """Holds the routing table of one gateway, its queues and its in-flight counts."""
 
-    def __init__(self, clock: Clock, wake: Callable[[], None] = lambda: None) -> None:
-        """`wake` is called when a request waits and no replica of its pipeline could ever take it."""
+    def __init__(
+        self,
+        clock: Clock,
+        wake: Callable[[], None] = lambda: None,
+        forget: Callable[[str], None] = lambda address: None,
+    ) -> None:
+        """`wake` has the load reported at once; `forget` is told the address of every replica that is gone."""
         self._clock = clock
         self._wake = wake
+        self._forget = forget
         self._lanes: dict[str, Lane] = {}
         self._seats: dict[str, Seat] = {}
         self.table: RoutingTable | None = None
@@ -199,8 +205,10 @@ class Dispatcher:
                 seat = Seat(route)
             seat.follow(route)
             seats[name] = seat
-        gone = {name: seat for name, seat in self._seats.items() if name not in seats and seat.in_flight}
-        self._seats = seats | gone
+        left = {name: seat for name, seat in self._seats.items() if name not in seats}
+        for seat in left.values():
+            self._forget(seat.route.address)
+        self._seats = seats | {name: seat for name, seat in left.items() if seat.in_flight}
         for lane in self._lanes.values():
             lane.seats = [seat for seat in seats.values() if seat.route.pipeline == lane.route.name]
             self._serve_waiting(lane)
