@@ -117,15 +117,15 @@ class LimitedProtocol(HttpToolsProtocol):
         self._in_head, self._in_body = False, True
         if self._refused:
             return
-        if self.parser.get_http_version() == "1.1" and not any(name == b"host" for name, _ in self.headers):
+        parser: Any = self.parser
+        if parser.get_http_version() == "1.1" and not any(name == b"host" for name, _ in self.headers):
             self._refuse(BadHttp("The request has no Host header; HTTP/1.1 demands one."))
             return
         if not self._surplus:
             super().on_headers_complete()
             return
-        door, self.app = self.app, refuse_busy
+        self.app: Any = refuse_busy  # for good: its answer ends the connection
         super().on_headers_complete()
-        self.app = door
 
     def on_body(self, body: bytes) -> None:
         """Pass the body on, unless its head was refused."""
@@ -145,7 +145,7 @@ class LimitedProtocol(HttpToolsProtocol):
         if self._refused or self.transport.is_closing():
             return
         self._refused = True
-        cycle = self.cycle
+        cycle: Any = self.cycle  # None before the first request
         idle = cycle is None or cycle.response_complete
         if not idle and (self.pipeline or cycle.response_started):
             self.transport.close()
@@ -165,7 +165,8 @@ class LimitedProtocol(HttpToolsProtocol):
         limit_s = ARRIVAL_S if self._in_head else ARRIVAL_S + self._body_bytes / BODY_BYTES_PER_S
         if self.loop.time() - since <= limit_s:
             return
-        if self.cycle is not None and not self.cycle.response_complete and self.cycle.response_started:
+        cycle: Any = self.cycle
+        if cycle is not None and not cycle.response_complete and cycle.response_started:
             return  # an early answer (401, 413) is on its way while its body still comes
         if not (self._in_head or self._in_body):
             self.transport.close()  # not a byte came: there is nothing to answer

@@ -58,7 +58,7 @@ class GatewayProcess:
         await asyncio.wait([stopping, *serving], return_when=asyncio.FIRST_COMPLETED)
         if not stopping.done():
             log.error("a server ended by itself; this gateway stops")
-        tasks.append(stopping)
+        stopping.cancel()
         log.info("draining")
         for server, _ in servers:
             server.should_exit = True
