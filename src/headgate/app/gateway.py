@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import logging
 import os
 from collections.abc import Callable
 from typing import TYPE_CHECKING
@@ -11,6 +12,7 @@ import uvloop
 
 from headgate.app.house import House
 from headgate.app.processes import load_applied, log_to_stderr
+from headgate.core.errors import HeadgateError
 from headgate.core.principal import Principal
 from headgate.engines.catalogue import build_engines
 from headgate.engines.http import HttpClient
@@ -24,11 +26,15 @@ from headgate.metering.ledger import Ledger
 from headgate.serving.dispatch import Dispatcher
 from headgate.serving.node_link import NodeLink
 from headgate.serving.passage import Serving
-from headgate.store.keys import find_key
+from headgate.store.keys import find_key, touch_keys
 from headgate.workers.inherited import load_sockets, report_ready
 
 if TYPE_CHECKING:
     from headgate.config import Settings
+
+log = logging.getLogger(__name__)
+
+_NOTE_S = 10.0
 
 
 def run_gateway() -> int:
@@ -52,9 +58,10 @@ async def _gateway(settings: Settings) -> None:
         house.database, house.ids, house.clock, gateway=gateway_id, waiting_rows=settings.metering.waiting_rows
     )
     ledger.start()
+    access = Access(_key_finder(house), house.pepper(), house.clock, house.chance)
     desk = Desk(
         serving=Serving(dispatcher=dispatcher, engines=engines, ledger=ledger, clock=house.clock),
-        access=Access(_key_finder(house), house.pepper(), house.clock, house.chance),
+        access=access,
         metrics=Metrics(dispatcher, os.environ.get("PROMETHEUS_MULTIPROC_DIR")),
         settings=settings.gateway,
         ids=house.ids,
@@ -74,12 +81,26 @@ async def _gateway(settings: Settings) -> None:
         wake=wake,
     )
 
+    noting = asyncio.create_task(_note_used_keys(house, access))
+
     async def close() -> None:
+        noting.cancel()
         await client.close()
         await asyncio.to_thread(ledger.close)
         house.close()
 
     await process.run(sockets, report_ready, close)
+
+
+async def _note_used_keys(house: House, access: Access) -> None:
+    """Put on record, now and then, when keys were last used; off the way of requests."""
+    while True:
+        await house.clock.sleep(_NOTE_S)
+        if used := access.take_used():
+            try:
+                await asyncio.to_thread(touch_keys, house.database, used)
+            except HeadgateError as error:
+                log.warning("when keys were last used is not on record: %s", error.message)
 
 
 def _key_finder(house: House) -> Callable[[str], Principal | None]:

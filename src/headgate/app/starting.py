@@ -57,6 +57,7 @@ def prepare(settings: Settings, text: bytes, watch: Watch, source: Path | None =
     from headgate.engines.catalogue import build_engines
     from headgate.engines.http import HttpClient
 
+    check_tls_files(settings)
     house = House(settings)
     try:
         if house.running() is not None:
@@ -84,6 +85,20 @@ def make_admin_key(settings: Settings) -> Secret | None:
         return house.make_admin_key()
     finally:
         house.close()
+
+
+def check_tls_files(settings: Settings) -> None:
+    """Make sure that certificate and key can be read, and the key by nobody else. Raises ConfigError."""
+    tls = settings.gateway.tls
+    if tls is None:
+        return
+    for name, path in (("certificate", tls.certificate), ("key", tls.key)):
+        if not os.access(path, os.R_OK):
+            raise ConfigError(f"gateway.tls.{name}: {path} cannot be read.", param=f"gateway.tls.{name}")
+    if tls.key.stat().st_mode & 0o077:
+        raise ConfigError(
+            f"gateway.tls.key: others may read {tls.key}; run: chmod 600 {tls.key}", param="gateway.tls.key"
+        )
 
 
 def become_supervisor(prepared: Prepared) -> NoReturn:

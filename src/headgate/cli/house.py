@@ -55,7 +55,8 @@ def up(
     if as_json:
         print_json({"pid": account.pid, "url": url, **_facts(prepared, settings, key)})
         return
-    out.print(f"Headgate serves {len(settings.pipelines)} pipelines at [bold]{url}/v1[/] (pid {account.pid}).")
+    many = "" if len(settings.pipelines) == 1 else "s"
+    out.print(f"Headgate serves {len(settings.pipelines)} pipeline{many} at [bold]{url}/v1[/] (pid {account.pid}).")
     _tell_models(prepared)
     _tell_key(settings, key, url)
     out.print("`headgate status` shows it, `headgate down` stops it.")

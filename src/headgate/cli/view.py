@@ -102,7 +102,7 @@ async def _look(admin: Any, places: Places) -> dict[str, Any]:
         "pid": account.pid,
         "started_at": account.started_at,
         "version": account.version,
-        "url": url_of(account),
+        "url": url_of(account, tls=bool(answered.get("gateway", {}).get("tls"))),
         "state": str(places.state),
         "listeners": account.listeners,
         "processes": [child._asdict() for child in account.children],

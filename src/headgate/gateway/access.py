@@ -24,6 +24,7 @@ class Access:
         self._pepper = pepper
         self._clock = clock
         self._mark_key = chance.token_bytes(32)
+        self._used: dict[str, float] = {}
         self._remembered: dict[bytes, tuple[float, Principal | None]] = {}
 
     def principal(self, headers: Iterable[tuple[bytes, bytes]]) -> Principal:
@@ -50,7 +51,15 @@ class Access:
         key = key.strip()
         if scheme.lower() != "bearer" or not check_shape(key):
             raise Unauthorized("That is no Headgate key. Send 'Authorization: Bearer hg_...'.")
-        return self._find(hash_key(key, self._pepper))
+        principal = self._find(hash_key(key, self._pepper))
+        if principal is not None:
+            self._used[principal.key_id] = self._clock.now()
+        return principal
+
+    def take_used(self) -> dict[str, float]:
+        """When each key was last seen, in seconds since the epoch, as far as it was since the last call."""
+        used, self._used = self._used, {}
+        return used
 
 
 def require(principal: Principal, *roles: Role) -> None:

@@ -44,6 +44,7 @@ def _gateway_status(desk: Desk) -> dict[str, Any]:
     lanes = desk.serving.dispatcher.lanes
     return {
         "table": desk.serving.dispatcher.table.number if desk.serving.dispatcher.table else None,
+        "tls": desk.settings.tls is not None,
         "ledger_waiting": desk.serving.ledger.waiting,
         "ledger_fault": desk.serving.ledger.fault,
         "pipelines": {lane.route.name: {"queued": len(lane.waiting), "in_flight": lane.in_flight} for lane in lanes},
