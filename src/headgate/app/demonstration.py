@@ -6,10 +6,12 @@ Owns no words and no screen: the command shows what comes out of here.
 from __future__ import annotations
 
 import asyncio
+import itertools
 import json
 import os
 import subprocess
 import sys
+from collections import Counter
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -35,10 +37,11 @@ ORDER = ("ticket-extract", "ticket-summary", "ticket-category", "ticket-extract"
 _MAX_TOKENS = {"ticket-extract": 120, "ticket-summary": 48}
 _MOST_CORES = 2  # few, so that there is something to share
 _SHARE = 0.2  # of the cores for one language model; the linear one gets half of it: four and two fit side by side
-_BUSY = 0.6  # part of the cores that the hot pipeline asks for on average; its bursts ask for more than there is
-_CALM_PER_S = 25.0  # the most requests a second that the linear model is sent: it would take thousands
+_BUSY = 0.7  # part of what it can do that the hot pipeline is asked for on average; its bursts ask for more than that
+_CALM_PER_S = 25.0  # the most requests a second that the linear model is sent: it would take hundreds
 _LOOK_S = 0.25
-_TRIALS = 6
+_TRIAL_S = 2.0
+_TRIAL_AT_ONCE = 10
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -54,24 +57,27 @@ class Opened:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Trial:
-    """What a pipeline did before the load: seconds from asleep to its first token, and of one request once awake."""
+    """What a pipeline did before the load: seconds from asleep to its first token, and how many requests a second it
+    answered when asked for more than it could.
+    """
 
     wake_s: float
-    request_s: float
+    requests_per_s: float
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Move:
-    """One decision, `at_s` seconds after the load began; `kinds` has a (kind, pipeline) for each replica it moved."""
+class Decision:
+    """One decision of the node and its reason, `at_s` seconds after the load began."""
 
     at_s: float
     reason: str
-    kinds: tuple[tuple[str, str], ...]
 
 
 @dataclass(slots=True)
 class Progress:
-    """How the load goes, as it goes. `replicas` has one count for each look, by pipeline."""
+    """How the load goes, as it goes. By pipeline: `replicas` has one count for each look; `started` and `stopped`
+    count the replicas that came and went since the load began.
+    """
 
     seconds: float
     elapsed_s: float = 0.0
@@ -80,12 +86,15 @@ class Progress:
     hot: str = ""
     status: dict[str, Any] = field(default_factory=dict[str, Any])
     samples: list[Sample] = field(default_factory=list[Sample])
-    moves: list[Move] = field(default_factory=list[Move])
+    decisions: list[Decision] = field(default_factory=list[Decision])
     replicas: dict[str, list[int]] = field(default_factory=dict[str, list[int]])
+    started: Counter[str] = field(default_factory=Counter[str])
+    stopped: Counter[str] = field(default_factory=Counter[str])
 
     def moved(self, pipeline: str | None = None) -> int:
-        """Replicas started or drained, of one pipeline or of all."""
-        return sum(1 for move in self.moves for _, name in move.kinds if pipeline in (None, name))
+        """Replicas that were started or stopped, of one pipeline or of all."""
+        both = self.started + self.stopped
+        return both.total() if pipeline is None else both[pipeline]
 
 
 def write_configuration(folder: Path) -> Path:
@@ -137,31 +146,49 @@ def close_house(config: Path, clock: SystemClock) -> None:
 
 
 async def try_pipelines(opened: Opened, clock: SystemClock, on_trial: Callable[[str, Trial], None]) -> dict[str, Trial]:
-    """Ask each pipeline a few things one after another: how fast it wakes, how fast it is. Raises UpstreamFailed."""
+    """How fast each pipeline wakes, and how much it can do on this machine as it is now. Raises UpstreamFailed.
+
+    Why not by the time of one request: what matters is what is left beside the gateway, the load generator and
+    whatever else runs here.
+    """
     client = HttpClient(clock)
     trials: dict[str, Trial] = {}
     try:
         probe = ChatProbe(client, opened.url, opened.key, clock, make_body(0))
         for name in PIPELINES:
-            arrivals = [Arrival(number=number, at_s=0.0, pipeline=name) for number in range(_TRIALS)]
-            samples = [await probe(arrival, clock.monotonic()) for arrival in arrivals]
+            first = await probe(Arrival(number=0, at_s=0.0, pipeline=name), clock.monotonic())
+            samples = await _press(probe, name, clock) if first.failure is None else [first]
             failed = next((one for one in samples if one.failure is not None), None)
             if failed is not None:
                 raise UpstreamFailed(f"{name} does not answer: {failed.failure}. `headgate doctor` may say why.")
-            awake = sorted(one.latency_s for one in samples[1:])
-            trials[name] = Trial(wake_s=samples[0].first_token_s or 0.0, request_s=awake[len(awake) // 2])
+            took_s = max(one.end_s for one in samples)
+            trials[name] = Trial(wake_s=first.first_token_s or 0.0, requests_per_s=len(samples) / took_s)
             on_trial(name, trials[name])
     finally:
         await client.close()
     return trials
 
 
+async def _press(probe: ChatProbe, pipeline: str, clock: SystemClock) -> list[Sample]:
+    """A few askers, each asking again as soon as it is answered, for a moment."""
+    samples: list[Sample] = []
+    numbers = itertools.count(1)
+    began = clock.monotonic()
+
+    async def ask_on() -> None:
+        while clock.monotonic() < began + _TRIAL_S:
+            arrival = Arrival(number=next(numbers), at_s=clock.monotonic() - began, pipeline=pipeline)
+            samples.append(await probe(arrival, began))
+
+    await asyncio.gather(*(ask_on() for _ in range(_TRIAL_AT_ONCE)))
+    return samples
+
+
 def plan_load(
     trials: Mapping[str, Trial], *, seconds: float, seed: int
 ) -> tuple[tuple[Phase, ...], tuple[Arrival, ...]]:
-    """The phases and arrivals, as fast as this machine's trials allow: bursts ask for more than there is."""
-    cores = min(_MOST_CORES, len(load_hardware().core_ids))
-    rates = {name: min(_BUSY * cores / max(trial.request_s, 1e-3), _CALM_PER_S) for name, trial in trials.items()}
+    """The phases and arrivals, as much as this machine's trials allow: bursts ask for more than there is."""
+    rates = {name: min(_BUSY * trial.requests_per_s, _CALM_PER_S) for name, trial in trials.items()}
     phases = plan_phases(ORDER, seconds=seconds, hot_per_s=rates)
     return phases, plan_arrivals(phases, SeededChance(seed))
 
@@ -218,11 +245,13 @@ class _Watcher:
         self._began = clock.monotonic()
         self._began_at = clock.now()
         self._known = 0
+        self._present: dict[str, str] = {}
 
     async def begin(self) -> None:
-        """Forget the decisions made so far."""
+        """Note what is there before the load begins."""
         decisions = await self._decisions()
         self._known = max((one["number"] for one in decisions), default=0)
+        self._present = _replicas(await self._admin.ask("GET", "/admin/status"))
         self._began, self._began_at = self._clock.monotonic(), self._clock.now()
 
     async def run(self, in_flight: Callable[[], int], show: Callable[[Progress], None]) -> None:
@@ -236,11 +265,14 @@ class _Watcher:
         """One look."""
         progress = self._progress
         progress.status = await self._admin.ask("GET", "/admin/status")
+        present = _replicas(progress.status)
+        progress.started.update(name for one, name in present.items() if one not in self._present)
+        progress.stopped.update(name for one, name in self._present.items() if one not in present)
+        self._present = present
         for one in sorted(await self._decisions(), key=lambda one: one["number"]):
             if one["number"] > self._known:
                 self._known = one["number"]
-                kinds = tuple((move["kind"], move["pipeline"]) for move in one["moves"])
-                progress.moves.append(Move(at_s=one["at"] - self._began_at, reason=one["reason"], kinds=kinds))
+                progress.decisions.append(Decision(at_s=one["at"] - self._began_at, reason=one["reason"]))
         progress.elapsed_s = self._clock.monotonic() - self._began
         phase = next((one for one in self._phases if progress.elapsed_s < one.until_s), None)
         progress.hot = phase.hot if phase else ""
@@ -251,6 +283,11 @@ class _Watcher:
 
     async def _decisions(self) -> list[dict[str, Any]]:
         return await self._admin.ask("GET", "/admin/decisions")
+
+
+def _replicas(status: dict[str, Any]) -> dict[str, str]:
+    """The pipeline of each replica by its id."""
+    return {one["id"]: one["pipeline"] for one in status.get("replicas", ())}
 
 
 def _environment() -> dict[str, str]:

@@ -55,7 +55,7 @@ def _show(config: Path, seconds: float, seed: int, as_json: bool, keep: bool, cl
     opened = open_house(config, clock)
     err.print(f"  up in {opened.started_s:.1f} s at {opened.url}: database, models tried, key made, processes started")
     err.print(
-        "[bold]2[/] Asking each once: it wakes from zero replicas. Then a few more, to learn this machine's speed."
+        "[bold]2[/] Asking each once: it wakes from zero replicas. Then many at once, to learn this machine's speed."
     )
     trials = asyncio.run(try_pipelines(opened, clock, _tell_trial))
     phases, arrivals = plan_load(trials, seconds=seconds, seed=seed)
@@ -76,7 +76,7 @@ def _show(config: Path, seconds: float, seed: int, as_json: bool, keep: bool, cl
 
 def _tell_trial(name: str, trial: Trial) -> None:
     err.print(
-        f"  {name}: awake with its first token after {trial.wake_s:.2f} s; a request takes {trial.request_s:.3f} s"
+        f"  {name}: first token {trial.wake_s:.2f} s after it was asleep, then {trial.requests_per_s:.0f} requests/s"
     )
 
 
@@ -87,7 +87,7 @@ def _tell_verdict(progress: Progress, failures: int) -> None:
     elif not progress.moved():
         out.print("\n[bold red]No replica was moved[/]: this machine answered everything without.")
     else:
-        out.print(f"\nNo request failed while replicas were started or drained {progress.moved()} times.")
+        out.print(f"\nNo request failed while replicas were started or stopped {progress.moved()} times.")
 
 
 def _tell_curl(opened: Opened, config: Path, keep: bool) -> None:
@@ -119,7 +119,7 @@ def _plain(opened: Opened, trials: dict[str, Trial], progress: Progress, keep: b
             for name in names
         },
         "total": asdict(summarise(progress.samples, seconds=seconds)) | {"moves": progress.moved()},
-        "decisions": [{"at_s": round(move.at_s, 3), "reason": move.reason} for move in progress.moves],
+        "decisions": [{"at_s": round(one.at_s, 3), "reason": one.reason} for one in progress.decisions],
     }
     if keep:
         told |= {"url": opened.url, "admin_key": opened.key.reveal(), "config": str(opened.config)}

@@ -18,7 +18,8 @@ if TYPE_CHECKING:
 _LINE_EVERY_S = 2.0
 _BARS = " ▂▄▆█"
 _RECENT_S = 3.0
-_LOOKS_SHOWN = 60
+_LOOKS_MOST = 60
+_OTHER_COLUMNS = 80  # characters that the table has beside the bars
 _DECISIONS_SHOWN = 5
 
 
@@ -44,7 +45,7 @@ class View:
     def show(self, progress: Progress) -> None:
         """Show how it stands."""
         if self._live is not None:
-            self._live.update(_live_view(progress), refresh=True)
+            self._live.update(_live_view(progress, self._console.width), refresh=True)
         elif progress.elapsed_s >= self._next_s:
             self._next_s += _LINE_EVERY_S
             self._console.print(_line(progress), markup=False)
@@ -87,17 +88,17 @@ def closing_table(progress: Progress) -> Table:
     return table
 
 
-def _live_view(progress: Progress) -> RenderableType:
-    table = make_table(
-        "pipeline", "replicas, now and before", ">in flight", ">queued", ">answers/s", ">recent p95 ms", ">moves"
-    )
+def _live_view(progress: Progress, width: int) -> RenderableType:
+    looks = max(8, min(_LOOKS_MOST, width - _OTHER_COLUMNS))
+    names = ("pipeline", "replicas", "so far", ">in flight", ">queued", ">per s", ">p95 ms", ">moves")
+    table = make_table(*names)
     for name, one in progress.status.get("pipelines", {}).items():
         hot = name == progress.hot
+        count = one["ready"] + one["starting"]
         table.add_row(
-            Text(f"{'>' if hot else ' '} {name}", "bold cyan" if hot else ""),
-            Text.assemble(
-                (f"{one['ready'] + one['starting']} ", "bold"), (_bars(progress.replicas.get(name, [])), "green")
-            ),
+            Text(f"{'>' if hot else ' '} {name}", "bold cyan" if hot else "", no_wrap=True),
+            Text(f"{count} {'■' * count}", "bold green", no_wrap=True),
+            Text(_bars(progress.replicas.get(name, [])[-looks:]), "green", no_wrap=True),
             str(one["in_flight"]),
             str(one["queued"]),
             f"{_recent_rate(progress, name):.1f}",
@@ -112,7 +113,7 @@ def _live_view(progress: Progress) -> RenderableType:
         (f"{failures} failed", "red" if failures else "green"),
     )
     why = [
-        Text(f"{move.at_s:6.1f} s  {move.reason}", "dim", overflow="ellipsis", no_wrap=True) for move in progress.moves
+        Text(f"{one.at_s:6.1f} s  {one.reason}", "dim", overflow="ellipsis", no_wrap=True) for one in progress.decisions
     ]
     return Group(head, "", table, "", *why[-_DECISIONS_SHOWN:])
 
@@ -129,7 +130,7 @@ def _line(progress: Progress) -> str:
 
 
 def _bars(counts: list[int]) -> str:
-    return "".join(_BARS[min(count, len(_BARS) - 1)] for count in counts[-_LOOKS_SHOWN:])
+    return "".join(_BARS[min(count, len(_BARS) - 1)] for count in counts)
 
 
 def _recent_rate(progress: Progress, name: str) -> float:

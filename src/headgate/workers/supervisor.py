@@ -140,6 +140,7 @@ class Supervisor:
         self._log(f"{run.spec.name} is ready (pid {run.pid})")
         if self._stage == "starting" and self._places.ready:
             self._stage = "running"
+            self._log(f"serving on {', '.join(self._listening[entry.name] for entry in self._spec.tcp)}")
             self._manager.tell(READY=1, MAINPID=os.getpid(), STATUS="serving")
         self._record()
 
