@@ -122,7 +122,8 @@ def test_logprobs(client: OpenAI) -> None:
     chunks = client.chat.completions.create(
         model="chat", messages=HELLO, logprobs=True, top_logprobs=1, max_tokens=3, stream=True
     )
-    told = [entry for chunk in chunks for entry in (chunk.choices[0].logprobs.content or [] if chunk.choices[0].logprobs else [])]  # fmt: skip
+    logged = [chunk.choices[0].logprobs for chunk in chunks]
+    told = [entry for one in logged if one is not None for entry in one.content or ()]
     assert [entry.token for entry in told] == [entry.token for entry in entries]
 
 

@@ -7,7 +7,7 @@ import asyncio
 import re
 from collections.abc import Awaitable, Callable
 from http import HTTPStatus
-from typing import Any
+from typing import Any, cast
 
 import httptools
 from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
@@ -81,7 +81,8 @@ class LimitedProtocol(HttpToolsProtocol):
         if b"pgrade" in data and not self._in_body:
             data = _decline_upgrade(data)
         try:
-            self.parser.feed_data(data)
+            parser: Any = self.parser
+            parser.feed_data(data)
         except (httptools.HttpParserError, httptools.HttpParserUpgrade):
             self._refuse(BadHttp())
             return
@@ -145,7 +146,7 @@ class LimitedProtocol(HttpToolsProtocol):
         if self._refused or self.transport.is_closing():
             return
         self._refused = True
-        cycle: Any = self.cycle  # None before the first request
+        cycle = cast("Any", self.cycle)  # None before the first request
         idle = cycle is None or cycle.response_complete
         if not idle and (self.pipeline or cycle.response_started):
             self.transport.close()
@@ -165,7 +166,7 @@ class LimitedProtocol(HttpToolsProtocol):
         limit_s = ARRIVAL_S if self._in_head else ARRIVAL_S + self._body_bytes / BODY_BYTES_PER_S
         if self.loop.time() - since <= limit_s:
             return
-        cycle: Any = self.cycle
+        cycle = cast("Any", self.cycle)
         if cycle is not None and not cycle.response_complete and cycle.response_started:
             return  # an early answer (401, 413) is on its way while its body still comes
         if not (self._in_head or self._in_body):

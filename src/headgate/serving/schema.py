@@ -6,7 +6,8 @@ References are never fetched, and patterns run in linear time, because schemas c
 from __future__ import annotations
 
 from functools import lru_cache
-from typing import Any
+from typing import Any, cast
+from urllib.parse import unquote
 
 import jsonschema_rs
 import orjson
@@ -15,6 +16,9 @@ from headgate.core.chat import Call
 from headgate.core.errors import BadRequest, SchemaViolation
 
 MAX_SCHEMA_BYTES = 256 * 1024
+_DEFINITIONS = frozenset({"$defs", "definitions", "enum", "const", "default", "examples"})
+MAX_STEPS = 100_000
+"""Subschemas with every $ref written out. Why a limit: 40 definitions that refer twice to the one before take 2**40."""
 
 
 def check_schema(schema: dict[str, Any], param: str) -> None:
@@ -71,13 +75,66 @@ def _check_value(schema: dict[str, Any], value: object) -> None:
 def _compile_or_refuse(encoded: bytes, param: str) -> Any:
     try:
         return _compile(encoded)
-    except (ValueError, jsonschema_rs.ValidationError, jsonschema_rs.ReferencingError) as error:
-        reason = str(error).splitlines()[0][:200] if str(error) else type(error).__name__
-        raise BadRequest(f"'{param}' is not a valid JSON schema: {reason}", param=param) from None
+    except BadRequest as error:
+        raise BadRequest(f"'{param}' {error.message}", param=param) from None
+    except jsonschema_rs.ValidationError as error:
+        # The library's own words quote the schema, which is part of the prompt.
+        where = "/".join(str(step)[:40] for step in error.instance_path)[:200] or "its top level"
+        raise BadRequest(f"'{param}' is not a valid JSON schema: see {where}.", param=param) from None
+    except jsonschema_rs.ReferencingError:
+        raise BadRequest(
+            f"'{param}' is not a valid JSON schema: a $ref leads nowhere, or out of the schema.", param=param
+        ) from None
+    except ValueError as error:
+        raise BadRequest(f"'{param}' is not a valid JSON schema ({type(error).__name__}).", param=param) from None
 
 
 @lru_cache(maxsize=256)
 def _compile(encoded: bytes) -> Any:
     schema = orjson.loads(encoded)
     jsonschema_rs.meta.validate(schema)
+    if _count_steps(schema) > MAX_STEPS:
+        raise BadRequest(
+            "takes too many steps to check, because its references multiply. Refer to each definition less often."
+        )
     return jsonschema_rs.validator_for(schema, offline=True, pattern_options=jsonschema_rs.RegexOptions())
+
+
+def _count_steps(schema: Any) -> int:
+    """How many subschemas there are when each `$ref` is replaced by what it names, not following circles."""
+    known: dict[int, int] = {}  # by identity of the node; 0 while it is being counted
+
+    def count(node: Any) -> int:
+        if not isinstance(node, dict | list):
+            return 0
+        counted = known.get(id(node))
+        if counted is not None:
+            return counted
+        known[id(node)] = 0
+        if isinstance(node, list):
+            total = sum(count(item) for item in cast("list[Any]", node))
+        else:
+            held = cast("dict[str, Any]", node)
+            total = 1 + sum(count(value) for key, value in held.items() if key not in _DEFINITIONS)
+            total += count(_follow(schema, held.get("$ref")))
+        known[id(node)] = min(total, MAX_STEPS + 1)
+        return known[id(node)]
+
+    try:
+        return count(schema)
+    except RecursionError:
+        return MAX_STEPS + 1
+
+
+def _follow(schema: Any, reference: Any) -> Any:
+    """The part of `schema` that a local reference names; None for others (anchors are rare and not counted)."""
+    if not isinstance(reference, str) or not reference.startswith("#"):
+        return None
+    found = schema
+    for step in filter(None, reference[1:].split("/")):
+        name = unquote(step).replace("~1", "/").replace("~0", "~")
+        if isinstance(found, list) and name.isdigit() and int(name) < len(cast("list[Any]", found)):
+            found = found[int(name)]
+        else:
+            found = cast("dict[str, Any]", found).get(name) if isinstance(found, dict) else None
+    return found

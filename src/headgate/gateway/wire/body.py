@@ -41,10 +41,12 @@ def validate(model: type[Model], parsed: dict[str, Any]) -> Model:
     try:
         return model.model_validate(parsed)
     except ValidationError as error:
-        # Why the deepest: of a union's branches, the one that got furthest is the one that was meant.
+        # Of a union's branches the one that got furthest is the one that was meant: the one whose items are right
+        # but too many, else the deepest.
         problems = error.errors(include_url=False, include_input=False, include_context=False)
         field = problems[0]["loc"][:1]
-        first = max((x for x in problems if x["loc"][:1] == field), key=lambda problem: len(problem["loc"]))
+        here = [problem for problem in problems if problem["loc"][:1] == field]
+        first = max(here, key=lambda problem: (problem["type"] == "too_long", len(problem["loc"])))
         param = ".".join(str(step) for step in first["loc"] if not _is_branch(step)) or None
         message = first["msg"].removeprefix("Value error, ")
         if first["type"] == "model_type":
