@@ -118,7 +118,8 @@ class HttpClient:
     def release(self, address: str, connection: Connection) -> None:
         """Pool a connection whose response is complete, close any other. For HttpRequest only."""
         self._busy.discard(connection)
-        if connection.complete and connection.keep_alive and not connection.closed:
+        # Why `received`: a caller that was cancelled leaves its answer here, and nobody else may ever read that.
+        if connection.complete and connection.keep_alive and not connection.closed and not connection.received:
             idle = self._idle.setdefault(address, [])
             if len(idle) < self.limits.pooled:
                 connection.since = self._clock.monotonic()

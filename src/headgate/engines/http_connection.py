@@ -71,7 +71,8 @@ class Connection(asyncio.Protocol):
         if self.closed:
             raise Stale
         self.headers = []
-        self.status = self._head_size = 0
+        self.received = []
+        self.status = self._head_size = self._size = 0
         self.head_complete = self.complete = self._touched = False
         self.keep_alive = True
         self.limit_s = first_byte_s

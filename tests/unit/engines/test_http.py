@@ -349,3 +349,18 @@ async def test_speaks_tcp_with_a_base_path(client: HttpClient) -> None:
     assert await fetch(client, f"http://127.0.0.1:{port}/base/v1#model") == b"ok"
     assert seen[0].startswith(b"POST /base/v1/p HTTP/1.1\r\nHost: 127.0.0.1:%d\r\n" % port)
     listening.close()
+
+
+async def test_an_answer_that_nobody_took_is_never_given_to_the_next(client: HttpClient) -> None:
+    async def serve(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        while True:
+            line = await reader.readuntil(b"\r\n\r\n")
+            writer.write(answer(line.split(b" ")[1]))
+            await writer.drain()
+
+    async with server(serve) as address:
+        for _ in range(3):
+            async with client.request("GET", address, "/theirs"):
+                await asyncio.sleep(0.02)  # the whole answer is here by now, and the caller leaves without it
+            async with client.request("GET", address, "/ours") as response:
+                assert await response.read() == b"/ours"
