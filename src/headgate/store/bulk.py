@@ -2,7 +2,8 @@
 
 Why not Core statements here: on two quiet cores, in groups of 10 requests, Core took 132 microseconds of CPU a request,
 its exec_driver_sql 72, one statement with many VALUES 65 and the driver's executemany 52
-(`benchmarks/ledger.py` measures again).
+(`benchmarks/ledger.py` measures again). Why SQLite gets a group as one JSON text: executemany lets go of the
+interpreter's lock once a row and must win it back, and that contest halved what the gateway's event loop could do.
 """
 
 from __future__ import annotations
@@ -11,6 +12,7 @@ from collections.abc import Sequence
 from contextlib import suppress
 from typing import Any
 
+import orjson
 from sqlalchemy import Table
 from sqlalchemy.pool import PoolProxiedConnection
 
@@ -30,14 +32,22 @@ class RowsRefused(HeadgateError):
 def insert_sql(db: Database, table: Table, columns: Sequence[str]) -> str:
     """Insert rows of `columns`; a row whose primary key is there already is left as it is."""
     names = ", ".join(f'"{name}"' for name in columns)
-    values = ", ".join([_mark(db)] * len(columns))
-    return f"INSERT INTO {table.name} ({names}) VALUES ({values}) ON CONFLICT (id) DO NOTHING"  # noqa: S608
+    into = f"INSERT INTO {table.name} ({names})"
+    if db.dialect == "sqlite":
+        values = ", ".join(f"value ->> {place}" for place in range(len(columns)))
+        return f"{into} SELECT {values} FROM json_each(?) WHERE true ON CONFLICT (id) DO NOTHING"  # noqa: S608
+    values = ", ".join(["%s"] * len(columns))
+    return f"{into} VALUES ({values}) ON CONFLICT (id) DO NOTHING"
 
 
 def settle_sql(db: Database, table: Table, columns: Sequence[str]) -> str:
     """Set `columns` on the row with an id, the last value given, if that row is still open."""
-    changes = ", ".join(f'"{name}" = {_mark(db)}' for name in columns)
-    return f"UPDATE {table.name} SET {changes} WHERE id = {_mark(db)} AND state = 'open'"  # noqa: S608
+    if db.dialect == "sqlite":
+        changes = ", ".join(f'"{name}" = row.value ->> {place}' for place, name in enumerate(columns))
+        which = f"{table.name}.id = row.value ->> {len(columns)} AND {table.name}.state = 'open'"
+        return f"UPDATE {table.name} SET {changes} FROM json_each(?) AS row WHERE {which}"  # noqa: S608
+    changes = ", ".join(f'"{name}" = %s' for name in columns)
+    return f"UPDATE {table.name} SET {changes} WHERE id = %s AND state = 'open'"  # noqa: S608
 
 
 class BulkWriter:
@@ -62,14 +72,17 @@ class BulkWriter:
                 try:
                     cursor = connection.cursor()
                     for statement, rows in batches:
-                        cursor.executemany(statement, rows)
+                        if self._db.dialect == "sqlite":
+                            cursor.execute(statement, (orjson.dumps(rows).decode(),))
+                        else:
+                            cursor.executemany(statement, rows)
                     cursor.close()
                     connection.commit()
                 except driver.ProgrammingError as error:
                     if getattr(error, "sqlstate", None):
                         raise  # the server refused the statement, not a row
                     raise _refuse(connection, error) from error
-                except (driver.IntegrityError, driver.DataError, OverflowError) as error:
+                except (driver.IntegrityError, driver.DataError, orjson.JSONEncodeError) as error:
                     raise _refuse(connection, error) from error
         except RowsRefused:
             raise
@@ -115,7 +128,3 @@ class BulkWriter:
 def _refuse(connection: PoolProxiedConnection, error: Exception) -> RowsRefused:
     connection.rollback()
     return RowsRefused(f"a row was refused: {type(error).__name__}")
-
-
-def _mark(db: Database) -> str:
-    return "?" if db.dialect == "sqlite" else "%s"
