@@ -14,7 +14,7 @@ from headgate.core.clock import SystemClock
 from headgate.core.errors import BadRequest, HeadgateError
 
 if TYPE_CHECKING:
-    from headgate.app.local_admin import LocalAdmin
+    from headgate.app.house import Places
 
 _PATH = "/v1/chat/completions"
 
@@ -44,36 +44,31 @@ def chat(
     options |= {"max_tokens": max_tokens} if max_tokens is not None else {}
     messages = [{"role": "system", "content": system}] if system else []
     places = Where(config=config, state=state).places()
-
-    async def talk() -> None:
-        from headgate.app.local_admin import LocalAdmin
-
-        async with LocalAdmin(places, SystemClock()) as admin:
-            if message is None:
-                await _converse(admin, options, messages)
-                return
-            messages.append({"role": "user", "content": message})
-            if as_json:
-                print_json(_plain(await admin.ask("POST", _PATH, {**options, "messages": messages})))
-            else:
-                await _stream(admin, {**options, "messages": messages})
-
-    asyncio.run(talk())
+    if message is None:
+        _converse(places, options, messages)
+        return
+    messages.append({"role": "user", "content": message})
+    body = {**options, "messages": messages}
+    if as_json:
+        print_json(_plain(asyncio.run(_ask(places, "POST", _PATH, body))))
+    else:
+        asyncio.run(_stream(places, body))
 
 
-async def _converse(admin: LocalAdmin, options: dict[str, Any], messages: list[dict[str, str]]) -> None:
-    await admin.ask("GET", f"/v1/models/{options['model']}")  # a wrong name is told before anything is typed
+def _converse(places: Places, options: dict[str, Any], messages: list[dict[str, str]]) -> None:
+    """Turn after turn. Why not in one event loop: a line is awaited in the main thread, where Ctrl-C is heard."""
+    asyncio.run(_ask(places, "GET", f"/v1/models/{options['model']}"))  # a wrong name is told before anything is typed
     err.print(f"Talking to [bold]{options['model']}[/]; an empty line or Ctrl-D ends it.")
     while True:
         try:
-            said = (await asyncio.to_thread(out.input, "[bold cyan]> [/]")).strip()
+            said = out.input("[bold cyan]> [/]").strip()
         except EOFError:
             said = ""
         if not said:
             return
         messages.append({"role": "user", "content": said})
         try:
-            answer = await _stream(admin, {**options, "messages": messages})
+            answer = asyncio.run(_stream(places, {**options, "messages": messages}))
         except HeadgateError as error:
             messages.pop()
             err.print(error.message, style="red", markup=False)
@@ -81,15 +76,26 @@ async def _converse(admin: LocalAdmin, options: dict[str, Any], messages: list[d
         messages.append({"role": "assistant", "content": answer})
 
 
-async def _stream(admin: LocalAdmin, body: dict[str, Any]) -> str:
+async def _ask(places: Places, method: str, path: str, body: object = None) -> dict[str, Any]:
+    from headgate.app.local_admin import LocalAdmin
+
+    async with LocalAdmin(places, SystemClock()) as admin:
+        return await admin.ask(method, path, body)
+
+
+async def _stream(places: Places, body: dict[str, Any]) -> str:
+    """The answer, shown as it comes."""
+    from headgate.app.local_admin import LocalAdmin
+
     parts: list[str] = []
-    async for event in admin.stream(_PATH, {**body, "stream": True}):
-        for choice in event.get("choices") or ():
-            text = choice.get("delta", {}).get("content")
-            if text:
-                parts.append(text)
-                out.file.write(text)
-                out.file.flush()
+    async with LocalAdmin(places, SystemClock()) as admin:
+        async for event in admin.stream(_PATH, {**body, "stream": True}):
+            for choice in event.get("choices") or ():
+                text = choice.get("delta", {}).get("content")
+                if text:
+                    parts.append(text)
+                    out.file.write(text)
+                    out.file.flush()
     out.file.write("\n")
     return "".join(parts)
 
