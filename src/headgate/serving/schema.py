@@ -100,25 +100,26 @@ def _compile(encoded: bytes) -> Any:
     return jsonschema_rs.validator_for(schema, offline=True, pattern_options=jsonschema_rs.RegexOptions())
 
 
-def _count_steps(schema: Any) -> int:
+def _count_steps(schema: object) -> int:
     """How many subschemas there are when each `$ref` is replaced by what it names, not following circles."""
     known: dict[int, int] = {}  # by identity of the node; 0 while it is being counted
 
-    def count(node: Any) -> int:
-        if not isinstance(node, dict | list):
-            return 0
+    def count(node: object) -> int:
         counted = known.get(id(node))
         if counted is not None:
             return counted
-        known[id(node)] = 0
         if isinstance(node, list):
-            total = sum(count(item) for item in cast("list[Any]", node))
-        else:
-            held = cast("dict[str, Any]", node)
+            known[id(cast("object", node))] = 0
+            total = sum(count(item) for item in cast("list[object]", node))
+        elif isinstance(node, dict):
+            known[id(cast("object", node))] = 0
+            held = cast("dict[str, object]", node)
             total = 1 + sum(count(value) for key, value in held.items() if key not in _DEFINITIONS)
             total += count(_follow(schema, held.get("$ref")))
-        known[id(node)] = min(total, MAX_STEPS + 1)
-        return known[id(node)]
+        else:
+            return 0
+        known[id(cast("object", node))] = total = min(total, MAX_STEPS + 1)
+        return total
 
     try:
         return count(schema)
@@ -126,15 +127,18 @@ def _count_steps(schema: Any) -> int:
         return MAX_STEPS + 1
 
 
-def _follow(schema: Any, reference: Any) -> Any:
+def _follow(schema: object, reference: object) -> object:
     """The part of `schema` that a local reference names; None for others (anchors are rare and not counted)."""
     if not isinstance(reference, str) or not reference.startswith("#"):
         return None
     found = schema
     for step in filter(None, reference[1:].split("/")):
         name = unquote(step).replace("~1", "/").replace("~0", "~")
-        if isinstance(found, list) and name.isdigit() and int(name) < len(cast("list[Any]", found)):
-            found = found[int(name)]
+        if isinstance(found, list):
+            held = cast("list[object]", found)
+            found = held[int(name)] if name.isdigit() and int(name) < len(held) else None
+        elif isinstance(found, dict):
+            found = cast("dict[str, object]", found).get(name)
         else:
-            found = cast("dict[str, Any]", found).get(name) if isinstance(found, dict) else None
+            return None
     return found
