@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import tempfile
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -27,6 +28,7 @@ ALL = [name for group in COMMANDS for name in group]
 @pytest.fixture(autouse=True)
 def state(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(tempfile, "tempdir", str(tmp_path))  # a long state folder has its sockets there
     monkeypatch.setenv("HEADGATE_STATE", str(tmp_path / "state"))
     monkeypatch.delenv("HEADGATE_CONFIG", raising=False)
     monkeypatch.delenv("HEADGATE_DEBUG", raising=False)
