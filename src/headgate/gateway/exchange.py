@@ -7,7 +7,7 @@ from collections.abc import Awaitable, Callable, MutableMapping
 from typing import Any
 
 from headgate.core.errors import ClientGone, HeadgateError, MethodNotAllowed, PayloadTooLarge
-from headgate.gateway.limited_protocol import ABORT
+from headgate.gateway.limited_protocol import ABORT, LEAVE
 from headgate.gateway.wire.errors import error_bytes, retry_after
 
 Scope = MutableMapping[str, Any]
@@ -22,14 +22,14 @@ EVENTS = (b"content-type", b"text/event-stream; charset=utf-8")
 class Exchange:
     """One request and its answer."""
 
-    __slots__ = ("_receive", "_send", "_stalled_s", "_watcher", "gone", "scope", "started")
+    __slots__ = ("_receive", "_send", "_stalled_s", "_task", "gone", "scope", "started")
 
     def __init__(self, scope: Scope, receive: Receive, send: Send, stalled_s: float) -> None:
         self.scope = scope
         self._receive = receive
         self._send = send
         self._stalled_s = stalled_s
-        self._watcher: asyncio.Task[None] | None = None
+        self._task: asyncio.Task[Any] | None = None
         self.started = False
         self.gone = False
 
@@ -54,22 +54,22 @@ class Exchange:
             parts.append(part)
 
     def watch(self) -> None:
-        """From now on cancel the calling task when the client leaves (`gone` tells it from other cancellations)."""
-        task = asyncio.current_task()
-        assert task is not None
-        self._watcher = asyncio.get_running_loop().create_task(self._await_leaving(task))
+        """From now on cancel the calling task when the client leaves (`gone` tells it from other cancellations).
 
-    async def _await_leaving(self, task: asyncio.Task[Any]) -> None:
-        while (await self._receive())["type"] != "http.disconnect":
-            pass
-        self.gone = True
-        task.cancel()
+        Why by a call from the protocol and not by a task that waits for the ASGI message: that task would cost every
+        request a tenth of its time.
+        """
+        self._task = asyncio.current_task()
+        self.scope[LEAVE] = self._leave
+
+    def _leave(self) -> None:
+        if self._task is not None:
+            self.gone = True
+            self._task.cancel()
 
     def unwatch(self) -> None:
         """Stop watching."""
-        if self._watcher is not None:
-            self._watcher.cancel()
-            self._watcher = None
+        self._task = None
 
     async def answer(self, status: int, body: bytes, headers: Headers) -> None:
         """Send a whole answer."""

@@ -23,6 +23,7 @@ _UPGRADE = re.compile(rb"\nupgrade[ \t]*:", re.IGNORECASE)
 _LOOK_S = 5.0  # how often a connection looks whether it waits for too long
 
 ABORT = "headgate.abort"
+LEAVE = "headgate.leave"  # where a request's handler puts what is to be called when its client leaves
 """Where a request's scope holds the function that drops its connection at once."""
 
 
@@ -55,6 +56,7 @@ class LimitedProtocol(HttpToolsProtocol):
         self._in_head = self._in_body = False
         self._head_bytes = self._header_bytes = self._body_bytes = 0
         self._refused = False
+        self._cycles: list[Any] = []  # requests that are not answered yet: more than one where a client pipelines
         self._awaited_since: float | None = None  # loop time since when a request is incomplete
         self._look: asyncio.TimerHandle | None = None
 
@@ -72,6 +74,10 @@ class LimitedProtocol(HttpToolsProtocol):
             self._look = None
         self._unset_keepalive_if_required()
         super().connection_lost(exc)
+        for cycle in self._cycles:
+            leave: Callable[[], None] | None = cycle.scope.get(LEAVE)
+            if leave is not None and not cycle.response_complete:
+                leave()
 
     def data_received(self, data: bytes) -> None:
         """Take bytes; count those of a head that is not complete."""
@@ -122,11 +128,11 @@ class LimitedProtocol(HttpToolsProtocol):
         if parser.get_http_version() == "1.1" and not any(name == b"host" for name, _ in self.headers):
             self._refuse(BadHttp("The request has no Host header; HTTP/1.1 demands one."))
             return
-        if not self._surplus:
-            super().on_headers_complete()
-            return
-        self.app: Any = refuse_busy  # for good: its answer ends the connection
+        if self._surplus:
+            self.app: Any = refuse_busy  # for good: its answer ends the connection
         super().on_headers_complete()
+        self._cycles = [cycle for cycle in self._cycles if not cycle.response_complete]
+        self._cycles.append(self.cycle)
 
     def on_body(self, body: bytes) -> None:
         """Pass the body on, unless its head was refused."""
