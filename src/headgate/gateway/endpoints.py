@@ -304,14 +304,15 @@ def read_response(
 ) -> Reading:
     """Read a /v1/responses body."""
     request, call = responses.read_response(parsed, route, honoured)
-    echo = {
+    echo: dict[str, Any] = {
         "instructions": request.instructions,
         "max_output_tokens": request.max_output_tokens,
         "temperature": request.temperature,
         "top_p": request.top_p,
         "text": parsed.get("text") or {"format": {"type": "text"}},
-        "user": request.user,
     }
+    if request.user is not None:
+        echo["user"] = request.user
     known = (honoured & {"temperature", "top_p"}) | responses.OWN_FIELDS
     return Reading(
         calls=[call],

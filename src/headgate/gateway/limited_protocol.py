@@ -153,15 +153,14 @@ class LimitedProtocol(HttpToolsProtocol):
             return
         self._refused = True
         cycle = cast("Any", self.cycle)  # None before the first request
-        idle = cycle is None or cycle.response_complete
-        if not idle and (self.pipeline or cycle.response_started):
+        busy = cycle is not None and not cycle.response_complete
+        if busy and (self.pipeline or getattr(cycle, "response_started", False)):
             self.transport.close()
-            return
-        if not idle and not cycle.more_body:
-            cycle.keep_alive = False  # the request before the garbage is whole: it gets its answer
-            return
-        self.transport.write(_closing_answer(error))
-        self.transport.close()
+        elif busy and not getattr(cycle, "more_body", True):
+            self._cycles[-1].keep_alive = False  # the request before the garbage is whole: it gets its answer
+        else:
+            self.transport.write(_closing_answer(error))
+            self.transport.close()
 
     def _look_at_clock(self) -> None:
         """Give up a request that arrives too slowly, and one that never begins."""

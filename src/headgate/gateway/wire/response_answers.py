@@ -39,7 +39,7 @@ class ResponseWriter:
 
     def begin(self) -> bytes:
         """The events that open the response, its item and its text part."""
-        opened: dict[str, Any] = self._base | {"status": "in_progress", "output": [], "usage": None}
+        opened: dict[str, Any] = self._base | {"status": "in_progress", "output": []}
         return b"".join(
             (
                 self._event("response.created", response=opened),
@@ -107,7 +107,7 @@ class ResponseWriter:
             "output": [self._message(status, "".join(choices[0].text))],
             "usage": {
                 "input_tokens": usage.prompt_tokens,
-                "input_tokens_details": {"cached_tokens": usage.cached_tokens},
+                "input_tokens_details": {"cached_tokens": usage.cached_tokens, "cache_write_tokens": 0},
                 "output_tokens": usage.output_tokens,
                 "output_tokens_details": {"reasoning_tokens": 0},
                 "total_tokens": usage.prompt_tokens + usage.output_tokens,
