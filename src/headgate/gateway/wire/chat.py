@@ -156,6 +156,9 @@ class Sampling(Wire):
     frequency_penalty: float | None = Field(default=None, ge=-2, le=2)
     logit_bias: dict[str, Annotated[float, Field(ge=-100, le=100)]] | None = None
     seed: int | None = Field(default=None, ge=-(2**63), lt=2**63)
+    repeat_penalty: float | None = Field(default=None, ge=0, le=10)
+    typical_p: float | None = Field(default=None, ge=0, le=1)
+    response_format: ResponseFormat | None = None
     user: str | None = Field(default=None, max_length=512)
 
     @field_validator("logit_bias")
@@ -184,7 +187,8 @@ class ChatRequest(Sampling):
     tools: list[Tool] | None = Field(default=None, max_length=128)
     tool_choice: Literal["none", "auto", "required"] | ToolChoice | None = None
     parallel_tool_calls: bool | None = None
-    response_format: ResponseFormat | None = None
+    chat_template_kwargs: dict[str, Any] | None = None
+    reasoning_effort: str | None = Field(default=None, max_length=32)
 
     @model_validator(mode="after")
     def check_together(self) -> ChatRequest:
@@ -206,8 +210,10 @@ OWN_FIELDS = frozenset({"model", "stream", "stream_options", "n", "user", "max_t
 
 def read_chat(parsed: dict[str, Any], route: PipelineRoute, honoured: frozenset[str]) -> tuple[ChatRequest, Call]:
     """The request and its Call. Raises BadRequest or ContextOverflow with field and cure."""
+    _refuse_too_many(parsed.get("messages"), route)
     request = validate(ChatRequest, parsed)
-    schema = _read_schema(request)
+    _read_tools(request)
+    schema = read_schema(request)
     body = {key: value for key, value in parsed.items() if key in honoured and value is not None}
     body.pop("max_completion_tokens", None)
     body.pop("max_tokens", None)
@@ -233,10 +239,24 @@ def read_chat(parsed: dict[str, Any], route: PipelineRoute, honoured: frozenset[
     )
 
 
-def _read_schema(request: ChatRequest) -> dict[str, Any] | None:
+def _refuse_too_many(messages: object, route: PipelineRoute) -> None:
+    """Refuse, before each is looked at, more messages than the context has tokens. Raises ContextOverflow."""
+    if not isinstance(messages, list) or len(cast("list[object]", messages)) < route.context:
+        return
+    texts = [
+        one.get("content") for one in cast("list[Any]", messages) if isinstance(one, dict) and one.get("role") == "user"
+    ]
+    check_fits(route, 0, sum(isinstance(text, str) and bool(text) for text in texts), None, "messages")
+
+
+def _read_tools(request: ChatRequest) -> None:
     for index, tool in enumerate(request.tools or ()):
         if tool.function.parameters is not None:
             check_schema(tool.function.parameters, f"tools.{index}.function.parameters")
+
+
+def read_schema(request: Sampling) -> dict[str, Any] | None:
+    """The JSON schema that the answer must fit, if one was given. Raises BadRequest when it is none."""
     if request.response_format is None or request.response_format.json_schema is None:
         return None
     schema = request.response_format.json_schema.schema_

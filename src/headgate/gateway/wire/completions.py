@@ -10,7 +10,7 @@ from pydantic import Field
 from headgate.core.chat import Call
 from headgate.core.table import PipelineRoute
 from headgate.gateway.wire.body import validate
-from headgate.gateway.wire.chat import Sampling
+from headgate.gateway.wire.chat import Sampling, read_schema
 from headgate.gateway.wire.limits import check_fits, text_bytes
 
 MAX_PROMPTS = 128  # each is a call of its own
@@ -39,12 +39,15 @@ def read_completion(
     request = validate(CompletionRequest, parsed)
     body = {key: value for key, value in parsed.items() if key in honoured and value is not None}
     body.pop("max_tokens", None)
+    if request.response_format is None or request.response_format.type == "text":
+        body.pop("response_format", None)
     whole = Call(
         kind="completion",
         pipeline=route.name,
         body=body,
         choices=request.n or 1,
         max_tokens=request.max_tokens,
+        schema=read_schema(request) if "response_format" in honoured else None,
     )
     calls: list[Call] = []
     for prompt in _prompts(request):
