@@ -241,12 +241,13 @@ def read_chat(parsed: dict[str, Any], route: PipelineRoute, honoured: frozenset[
 
 def _refuse_too_many(messages: object, route: PipelineRoute) -> None:
     """Refuse, before each is looked at, more messages than the context has tokens. Raises ContextOverflow."""
-    if not isinstance(messages, list) or len(cast("list[object]", messages)) < route.context:
+    if not isinstance(messages, list):
         return
-    texts = [
-        one.get("content") for one in cast("list[Any]", messages) if isinstance(one, dict) and one.get("role") == "user"
-    ]
-    check_fits(route, 0, sum(isinstance(text, str) and bool(text) for text in texts), None, "messages")
+    told = cast("list[object]", messages)
+    if len(told) >= route.context:
+        said = [cast("dict[str, object]", one) for one in told if isinstance(one, dict)]
+        texts = [one.get("content") for one in said if one.get("role") == "user"]
+        check_fits(route, 0, sum(isinstance(text, str) and bool(text) for text in texts), None, "messages")
 
 
 def _read_tools(request: ChatRequest) -> None:
