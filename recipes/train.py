@@ -23,7 +23,7 @@ from recipes.jobs import IGNORED, JOBS, Job, draw_batches, learn_job_vocabulary
 from recipes.model import Llama, Shape
 
 SEED = 20261123
-STEPS, PLAIN_STEPS = 2800, 280
+STEPS, PLAIN_STEPS = 3600, 280
 WARMUP_SHARE, FINAL_RATE_SHARE = 0.03, 0.03
 PROMPT_WEIGHT = 0.1
 CHECKPOINT_SECONDS = 60
