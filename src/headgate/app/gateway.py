@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING
 import uvloop
 
 from headgate.app.house import House
-from headgate.app.processes import load_applied, log_to_stderr
+from headgate.app.processes import calm_collector, load_applied, log_to_stderr, raise_file_limit
 from headgate.core.errors import HeadgateError
 from headgate.core.principal import Principal
 from headgate.engines.catalogue import build_engines
@@ -41,6 +41,7 @@ def run_gateway() -> int:
     """The gateway process: everything it needs, built and run until told to stop."""
     settings = load_applied()
     log_to_stderr("gateway")
+    raise_file_limit()
     uvloop.run(_gateway(settings))
     return 0
 
@@ -89,6 +90,7 @@ async def _gateway(settings: Settings) -> None:
         await asyncio.to_thread(ledger.close)
         house.close()
 
+    calm_collector()
     await process.run(sockets, report_ready, close)
 
 

@@ -108,6 +108,13 @@ class SchemaViolation(HeadgateError):
     status, kind, code, retryable = 502, "server_error", "schema_violation", True
 
 
+class AnswerCut(HeadgateError):
+    """The answer reached its limit (max_tokens or the context) before it was complete JSON. Raise max_tokens, or ease
+    the schema; sending the same request again will not help."""
+
+    status, kind, code = 422, "invalid_request_error", "answer_cut"
+
+
 class Unavailable(HeadgateError):
     """No replica can answer this pipeline now. Retry after the time given; `headgate status` says why."""
 

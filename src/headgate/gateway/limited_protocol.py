@@ -63,6 +63,7 @@ class LimitedProtocol(HttpToolsProtocol):
     def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
         """Start the clock of the first head."""
         super().connection_made(transport)
+        self.transport: Any = _CorkedTransport(transport, self.loop)
         self._surplus = self._most_connections is not None and len(self.connections) > self._most_connections
         self._awaited_since = self.loop.time()
         self._look = self.loop.call_later(_LOOK_S, self._look_at_clock)
@@ -178,6 +179,44 @@ class LimitedProtocol(HttpToolsProtocol):
             self.transport.close()  # not a byte came: there is nothing to answer
             return
         self._refuse(TooSlow())
+
+
+class _CorkedTransport:
+    """A transport that holds a response's head until its body comes, so that both go out in one system call.
+
+    uvicorn writes them one after the other, and each write is a packet of its own. A head whose body does not come in
+    the same turn of the event loop is sent at its end.
+    """
+
+    __slots__ = ("_held", "_loop", "_transport")
+
+    def __init__(self, transport: asyncio.Transport, loop: asyncio.AbstractEventLoop) -> None:
+        self._transport = transport
+        self._loop = loop
+        self._held = b""
+
+    def write(self, data: bytes) -> None:
+        """Send `data`, or hold it when it is the head of a response."""
+        if self._held:
+            data, self._held = self._held + data, b""
+        elif data.startswith(b"HTTP/1.1 ") and data.endswith(b"\r\n\r\n"):
+            self._held = data
+            self._loop.call_soon(self._flush)
+            return
+        self._transport.write(data)
+
+    def close(self) -> None:
+        """Close once everything is sent, what is held included."""
+        self._flush()
+        self._transport.close()
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._transport, name)
+
+    def _flush(self) -> None:
+        if self._held:
+            held, self._held = self._held, b""
+            self._transport.write(held)
 
 
 async def refuse_busy(

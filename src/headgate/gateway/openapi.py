@@ -28,6 +28,7 @@ _ERRORS = {
     "404": "No such pipeline.",
     "408": "The request took too long to arrive.",
     "413": "The body is too large.",
+    "422": "The answer was cut before it was complete JSON; raise max_tokens.",
     "429": "The pipeline's queue is full; see Retry-After.",
     "431": "The headers are too large.",
     "502": "The replica failed, or its answer did not fit the schema.",

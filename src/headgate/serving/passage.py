@@ -101,10 +101,10 @@ class Passage:
 
     def _settle(self, error: BaseException | None) -> None:
         state, status, code = _outcome(error)
-        lane = self._lane
+        lane, usage = self._lane, self.usage
         lane.settled += 1
-        lane.prompt_tokens += self.usage.prompt_tokens
-        lane.output_tokens += self.usage.output_tokens
+        lane.prompt_tokens += usage.prompt_tokens
+        lane.output_tokens += usage.output_tokens
         if self.first_s is not None and self.first_s > lane.route.first_token_s:
             lane.late += 1
         self._serving.ledger.settle_request(
@@ -112,7 +112,7 @@ class Passage:
             state=state,
             status=status,
             error_code=code,
-            usage=self.usage,
+            usage=usage,
             queue_ms=self.queue_s * 1e3,
             first_token_ms=None if self.first_s is None else self.first_s * 1e3,
             total_ms=self.total_s * 1e3,

@@ -13,7 +13,7 @@ import jsonschema_rs
 import orjson
 
 from headgate.core.chat import Call
-from headgate.core.errors import BadRequest, SchemaViolation
+from headgate.core.errors import AnswerCut, BadRequest, SchemaViolation
 
 MAX_SCHEMA_BYTES = 256 * 1024
 _DEFINITIONS = frozenset({"$defs", "definitions", "enum", "const", "default", "examples"})
@@ -34,10 +34,7 @@ def check_answer(call: Call, text: str, finish: str | None) -> None:
     if call.schema is None and call.body.get("response_format", {}).get("type") != "json_object":
         return
     if finish == "length":
-        raise SchemaViolation(
-            "The answer reached its limit (max_tokens or the context) before it was complete JSON. Raise max_tokens, "
-            "or ease the schema."
-        )
+        raise AnswerCut
     try:
         answer = orjson.loads(text)
     except orjson.JSONDecodeError:
