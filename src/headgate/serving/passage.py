@@ -12,6 +12,7 @@ import asyncio
 from collections.abc import AsyncGenerator, Mapping, Sequence
 from contextlib import aclosing
 from types import TracebackType
+from typing import Any
 
 from headgate.core.chat import Call, Delta
 from headgate.core.clock import Clock
@@ -75,7 +76,9 @@ class Passage:
         self._said: dict[int, Usage] = {}  # by choice: what its delivered answer took
         self.attempts = 0
         self.continued = False
-        self._limit = asyncio.timeout(max(0.0, self._deadline - self._opened))
+        self._task: asyncio.Task[Any] | None = None
+        self._timer: asyncio.TimerHandle | None = None
+        self._late = False
 
     async def __aenter__(self) -> Passage:
         self._lane.arrivals += 1
@@ -86,18 +89,26 @@ class Passage:
             principal=self._principal,
             stream=self._stream,
         )
-        await self._limit.__aenter__()
+        # Why not asyncio.timeout: it does the same for three times the work, and this is done for every request.
+        self._task = asyncio.current_task()
+        self._timer = asyncio.get_running_loop().call_later(max(0.0, self._deadline - self._opened), self._expire)
         return self
 
     async def __aexit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
-        try:
-            await self._limit.__aexit__(kind, error, trace)
-        except TimeoutError as late:
-            self._settle(DeadlineExceeded())
-            raise DeadlineExceeded() from late
+        assert self._timer is not None
+        self._timer.cancel()
+        if self._late and self._task is not None and self._task.uncancel() == 0:
+            error = DeadlineExceeded()
+            self._settle(error)
+            raise error
         self._settle(error)
+
+    def _expire(self) -> None:
+        assert self._task is not None
+        self._late = True
+        self._task.cancel()
 
     def _settle(self, error: BaseException | None) -> None:
         state, status, code = _outcome(error)
@@ -149,7 +160,7 @@ class Passage:
         """Seconds since the request was accepted."""
         return self._serving.clock.monotonic() - self._opened
 
-    async def choice(self, index: int) -> AsyncGenerator[Delta, None]:
+    def choice(self, index: int) -> AsyncGenerator[Delta, None]:
         """The pieces of one answer, in order, checked before they are given where a schema binds them.
 
         Raises what ended it: BadRequest, Overloaded, Unavailable, DeadlineExceeded, SchemaViolation, UpstreamFailed.
@@ -157,20 +168,16 @@ class Passage:
         call = self._calls[index // self._calls[0].choices]
         offset = index % call.choices
         strict_tools = any(tool["function"].get("strict") for tool in call.body.get("tools", ()))
-        constrained = call.schema is not None or "response_format" in call.body or strict_tools
-        source = self._checked(call, index, offset) if constrained else self._carried(call, index, offset)
-        async with aclosing(source):
-            async for delta in source:
-                if self.first_s is None:
-                    self.first_s = self._serving.clock.monotonic() - self._opened
-                yield delta
+        if call.schema is not None or "response_format" in call.body or strict_tools:
+            return self._checked(call, index, offset)
+        return self._carried(call, index, offset)
 
     async def _checked(self, call: Call, index: int, first_offset: int) -> AsyncGenerator[Delta, None]:
         """A whole answer, held until it is known to fit what was asked; one more try where chance may mend it."""
         again = () if call.body.get("temperature") == 0 else (first_offset + _REPLAY_SEED_STEP,)
         offsets = (first_offset, *again)
         for offset in offsets:
-            deltas = [delta async for delta in self._carried(call, index, offset)]
+            deltas = [delta async for delta in self._carried(call, index, offset, held=True)]
             finish = next((delta.finish for delta in deltas if delta.finish), None)
             tool_calls = _merge_tool_calls(deltas)
             try:
@@ -182,12 +189,16 @@ class Passage:
                 if offset == offsets[-1]:
                     raise
                 continue
+            self._note_first()
             for delta in deltas:
                 yield delta
             return
 
-    async def _carried(self, call: Call, index: int, offset: int) -> AsyncGenerator[Delta, None]:
-        """The pieces as they come, over as many attempts as it takes; nothing is given twice."""
+    async def _carried(self, call: Call, index: int, offset: int, held: bool = False) -> AsyncGenerator[Delta, None]:
+        """The pieces as they come, over as many attempts as it takes; nothing is given twice.
+
+        `held` says that they are not given to the client yet.
+        """
         log = TokenLog()
         self._said.pop(index, None)  # a first try that did not fit its schema was not delivered
         tries = 0
@@ -203,6 +214,8 @@ class Passage:
                 async with aclosing(attempt):
                     async for delta in attempt:
                         log.add(delta)
+                        if self.first_s is None and not held:
+                            self._note_first()
                         yield delta
                 return
             except UpstreamFailed as error:
@@ -220,6 +233,10 @@ class Passage:
                     # It lives and said no: it may be asked again at once. For one that broke its successor is
                     # waited for; the dispatcher lets it be tried again when none has come for a while.
                     excluded = frozenset()
+
+    def _note_first(self) -> None:
+        if self.first_s is None:
+            self.first_s = self.total_s
 
     async def _attempt(
         self, call: Call, lease: Lease, log: TokenLog, index: int, offset: int
