@@ -78,7 +78,7 @@ def calm_collector() -> None:
     """Have the garbage collector look at new objects only, and seldom: requests leave no cycles behind."""
     gc.collect()
     gc.freeze()
-    gc.set_threshold(20_000, 20, 20)
+    gc.set_threshold(10_000, 5, 2)  # what is frozen is not looked at again, so a full look costs little
 
 
 def raise_file_limit() -> None:
