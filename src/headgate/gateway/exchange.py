@@ -56,8 +56,8 @@ class Exchange:
     def watch(self) -> None:
         """From now on cancel the calling task when the client leaves (`gone` tells it from other cancellations).
 
-        Why by a call from the protocol and not by a task that waits for the ASGI message: that task would cost every
-        request a tenth of its time.
+        Why by a call from the protocol and not by a task that waits for the ASGI message: that task would be made and
+        cancelled for every request.
         """
         self._task = asyncio.current_task()
         self.scope[LEAVE] = self._leave

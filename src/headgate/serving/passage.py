@@ -89,7 +89,7 @@ class Passage:
             principal=self._principal,
             stream=self._stream,
         )
-        # Why not asyncio.timeout: it does the same for three times the work, and this is done for every request.
+        # Why not asyncio.timeout: it does the same with more work, and this is done for every request.
         self._task = asyncio.current_task()
         self._timer = asyncio.get_running_loop().call_later(max(0.0, self._deadline - self._opened), self._expire)
         return self

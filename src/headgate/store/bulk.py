@@ -3,7 +3,7 @@
 Why not Core statements here: on two quiet cores, in groups of 10 requests, Core took 132 microseconds of CPU a request,
 its exec_driver_sql 72, one statement with many VALUES 65 and the driver's executemany 52
 (`benchmarks/ledger.py` measures again). Why SQLite gets a group as one JSON text: executemany lets go of the
-interpreter's lock once a row and must win it back, and that contest halved what the gateway's event loop could do.
+interpreter's lock once a row and must win it back from the event loop (docs/why/006 has what was measured).
 """
 
 from __future__ import annotations
