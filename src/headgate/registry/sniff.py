@@ -112,7 +112,7 @@ def sniff_bytes(head: bytes, tail: bytes, size: int) -> Kind:
         return "pickle"
     if head[257:262] == b"ustar":
         return "tar"
-    if head[0] == 0x08 and 0 < head[1] < 0x20 and head[2:3] in (b"\x12", b"\x1a", b"\x22", b"\x3a"):
+    if head[0] == 0x08 and b"\x00" < head[1:2] < b"\x20" and head[2:3] in (b"\x12", b"\x1a", b"\x22", b"\x3a"):
         return "onnx"
     start = head[:1024].lstrip(b"\xef\xbb\xbf \t\r\n").lower()
     if start.startswith((b"<!doctype html", b"<html", b"<head")):
