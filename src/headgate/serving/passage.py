@@ -30,8 +30,6 @@ from headgate.serving.token_log import TokenLog
 MAX_ATTEMPTS = 4
 _REPLAY_SEED_STEP = 7919  # seed offset of the second try at a schema, far from those of further choices
 
-_ABANDONED = ClientGone()  # what an attempt is whose rest nobody takes
-
 
 class Serving:
     """Everything a passage needs; one per gateway process."""
@@ -62,10 +60,10 @@ class Passage:
         stream: bool,
         request_id: str,
     ) -> None:
-        self._serving = serving
+        self.serving = serving
+        self.principal = principal
         self._lane = lane
         self._calls = calls
-        self._principal = principal
         self._stream = stream
         self._opened = serving.clock.monotonic()
         self._deadline = calls[0].deadline or self._opened + lane.route.timeout_s
@@ -82,11 +80,11 @@ class Passage:
 
     async def __aenter__(self) -> Passage:
         self._lane.arrivals += 1
-        self._serving.ledger.open_request(
+        self.serving.ledger.open_request(
             request_id=self.id,
             kind=self._calls[0].kind,
             pipeline=self._lane.route.name,
-            principal=self._principal,
+            principal=self.principal,
             stream=self._stream,
         )
         # Why not asyncio.timeout: it does the same with more work, and this is done for every request.
@@ -118,7 +116,7 @@ class Passage:
         lane.output_tokens += usage.output_tokens
         if self.first_s is not None and self.first_s > lane.route.first_token_s:
             lane.late += 1
-        self._serving.ledger.settle_request(
+        self.serving.ledger.settle_request(
             self.id,
             state=state,
             status=status,
@@ -158,7 +156,7 @@ class Passage:
     @property
     def total_s(self) -> float:
         """Seconds since the request was accepted."""
-        return self._serving.clock.monotonic() - self._opened
+        return self.serving.clock.monotonic() - self._opened
 
     def choice(self, index: int) -> AsyncGenerator[Delta, None]:
         """The pieces of one answer, in order, checked before they are given where a schema binds them.
@@ -204,21 +202,25 @@ class Passage:
         tries = 0
         excluded: frozenset[str] = frozenset()
         while True:
-            lease = await self._serving.dispatcher.lease(self._lane, self._deadline, excluded)
+            lease = await self.serving.dispatcher.lease(self._lane, self._deadline, excluded)
             self.attempts += 1
             tries += 1
             self.queue_s += lease.queue_s
             self.route = lease.route
-            attempt = self._attempt(call, lease, log, index, offset)
+            attempt = _Attempt(self, call, lease, index)
             try:
-                async with aclosing(attempt):
-                    async for delta in attempt:
+                async with aclosing(attempt.begin(log, offset)) as pieces:
+                    async for delta in pieces:
+                        if not attempt.count(delta):
+                            continue
                         log.add(delta)
                         if self.first_s is None and not held:
                             self._note_first()
                         yield delta
+                attempt.end(None)
                 return
             except UpstreamFailed as error:
+                attempt.end(error)
                 lease.suspect()
                 if log.finished:
                     return  # it broke after the last word: there is nothing to continue
@@ -233,61 +235,16 @@ class Passage:
                     # It lives and said no: it may be asked again at once. For one that broke its successor is
                     # waited for; the dispatcher lets it be tried again when none has come for a while.
                     excluded = frozenset()
+            except BaseException as error:
+                attempt.end(error)
+                raise
 
     def _note_first(self) -> None:
         if self.first_s is None:
             self.first_s = self.total_s
 
-    async def _attempt(
-        self, call: Call, lease: Lease, log: TokenLog, index: int, offset: int
-    ) -> AsyncGenerator[Delta, None]:
-        """One attempt on one replica, with its `calls` row."""
-        route, clock = lease.route, self._serving.clock
-        engine = self._serving.engines[route.engine]
-        upstream = Upstream(address=route.address, secret=route.secret)
-        started = clock.monotonic()
-        told: Usage | None = None  # comes last; an attempt that breaks off before is counted by what it sent
-        prompt = output = 0
-        outcome: BaseException | None = _ABANDONED
-        call_id = self._serving.ledger.open_call(
-            self.id, kind=call.kind, principal=self._principal, replica=route, attempt=self.attempts
-        )
-        try:
-            if log.delivered:
-                source = engine.resume(upstream, call, log.text, tuple(log.token_ids))
-            else:
-                source = engine.stream(upstream, call, offset)
-            async with aclosing(source):  # type: ignore[type-var]
-                async for delta in source:
-                    if delta.progress is not None:
-                        prompt = delta.progress[0]
-                        continue
-                    if delta.usage is not None:
-                        told = delta.usage
-                    elif delta.token_ids:
-                        output += len(delta.token_ids)
-                    elif delta.text or delta.reasoning or delta.tool_calls:
-                        output += 1  # at least: pieces that came together are one
-                    yield delta
-            outcome = None
-        except BaseException as error:
-            outcome = error
-            raise
-        finally:
-            lease.release(completed=outcome is None)
-            usage = told if told is not None else Usage(prompt_tokens=prompt, output_tokens=output)
-            self._add_usage(index, usage)
-            state, _, code = _outcome(outcome)
-            self._serving.ledger.settle_call(
-                call_id,
-                state="error" if state == "refused" else state,
-                error_code=code,
-                usage=usage,
-                queue_ms=lease.queue_s * 1e3,
-                compute_ms=(clock.monotonic() - started) * 1e3,
-            )
-
-    def _add_usage(self, index: int, usage: Usage) -> None:
+    def add_usage(self, index: int, usage: Usage) -> None:
+        """Count what an attempt at the answer `index` took. For _Attempt only."""
         before = self._said.get(index)
         if before is not None:  # continued: the same prompt, and what comes after what was said
             usage = Usage(
@@ -296,6 +253,64 @@ class Passage:
                 output_tokens=before.output_tokens + usage.output_tokens,
             )
         self._said[index] = usage
+
+
+class _Attempt:
+    """One attempt on one replica, with its row in `calls`: begun, fed with the pieces that come, ended once."""
+
+    __slots__ = ("_call", "_call_id", "_index", "_lease", "_output", "_passage", "_prompt", "_started", "_told")
+
+    def __init__(self, passage: Passage, call: Call, lease: Lease, index: int) -> None:
+        self._passage = passage
+        self._call = call
+        self._lease = lease
+        self._index = index
+        self._started = passage.serving.clock.monotonic()
+        self._told: Usage | None = None  # comes last; an attempt that breaks off before is counted by what it sent
+        self._prompt = self._output = 0
+        self._call_id = passage.serving.ledger.open_call(
+            passage.id, kind=call.kind, principal=passage.principal, replica=lease.route, attempt=passage.attempts
+        )
+
+    def begin(self, log: TokenLog, offset: int) -> AsyncGenerator[Delta, None]:
+        """Ask the replica for the answer, or for the rest of it where a part was delivered before."""
+        route = self._lease.route
+        engine = self._passage.serving.engines[route.engine]
+        upstream = Upstream(address=route.address, secret=route.secret)
+        if log.delivered:
+            return engine.resume(upstream, self._call, log.text, tuple(log.token_ids))
+        return engine.stream(upstream, self._call, offset)
+
+    def count(self, delta: Delta) -> bool:
+        """Count the tokens of a piece; whether it is a part of the answer."""
+        if delta.progress is not None:
+            self._prompt = delta.progress[0]
+            return False
+        if delta.usage is not None:
+            self._told = delta.usage
+        elif delta.token_ids:
+            self._output += len(delta.token_ids)
+        elif delta.text or delta.reasoning or delta.tool_calls:
+            self._output += 1  # at least: pieces that came together are one
+        return True
+
+    def end(self, outcome: BaseException | None) -> None:
+        """Give the slot back and settle the row; `outcome` is what ended the attempt, None when it is complete."""
+        lease, serving = self._lease, self._passage.serving
+        lease.release(completed=outcome is None)
+        usage = self._told
+        if usage is None:
+            usage = Usage(prompt_tokens=self._prompt, output_tokens=self._output)
+        self._passage.add_usage(self._index, usage)
+        state, _, code = _outcome(outcome)
+        serving.ledger.settle_call(
+            self._call_id,
+            state="error" if state == "refused" else state,
+            error_code=code,
+            usage=usage,
+            queue_ms=lease.queue_s * 1e3,
+            compute_ms=(serving.clock.monotonic() - self._started) * 1e3,
+        )
 
 
 def _may_go_on(call: Call, log: TokenLog) -> bool:
