@@ -50,7 +50,7 @@ class Door:
         """Every path that exists."""
         return sorted(self._routes)
 
-    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+    def __call__(self, scope: Scope, receive: Receive, send: Send) -> Awaitable[None]:
         """Answer one request."""
         if scope["type"] != "http":
             raise RuntimeError(f"a gateway speaks http, not {scope['type']}")
@@ -58,16 +58,15 @@ class Door:
         route = self._routes.get(path)
         if route is None:
             parent, _, last = path.rpartition("/")
-            route = self._routes.get(parent + "/{name}") if last else None
-            if route is None:
-                exchange = Exchange(scope, receive, send, self._desk.settings.stalled_client_s)
-                request_id = self._desk.ids.new().encode()
-                await exchange.answer_error(
-                    NotFound("This path does not exist. The API begins at /v1; `GET /v1/models` is a good start."),
-                    [(b"x-request-id", request_id)],
-                )
-                return
-        await route(scope, receive, send)
+            route = (self._routes.get(parent + "/{name}") if last else None) or self._unknown
+        return route(scope, receive, send)
+
+    async def _unknown(self, scope: Scope, receive: Receive, send: Send) -> None:
+        exchange = Exchange(scope, receive, send, self._desk.settings.stalled_client_s)
+        await exchange.answer_error(
+            NotFound("This path does not exist. The API begins at /v1; `GET /v1/models` is a good start."),
+            [(b"x-request-id", self._desk.ids.new().encode())],
+        )
 
     def _add(self, method: str, path: str, roles: tuple[Role, ...] | None, answer: Answer) -> None:
         """Serve a small endpoint; `roles` None lets everybody in, () admins only."""
@@ -141,10 +140,10 @@ class LocalDoor:
     def __init__(self, door: Door) -> None:
         self._door = door
 
-    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+    def __call__(self, scope: Scope, receive: Receive, send: Send) -> Awaitable[None]:
         """Answer one request of the local admin."""
         scope["headgate.principal"] = LOCAL_ADMIN
-        await self._door(scope, receive, send)
+        return self._door(scope, receive, send)
 
 
 def _principal(desk: Desk, scope: Scope) -> Principal:

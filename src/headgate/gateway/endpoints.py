@@ -267,8 +267,11 @@ def _warning(ignored: list[str]) -> bytes:
     return f"not honoured: {', '.join(name[:64] for name in names)}{rest}".encode("ascii", "replace")
 
 
-def _ignored(parsed: dict[str, Any], known: frozenset[str]) -> list[str]:
-    return sorted(name for name, value in parsed.items() if name not in known and value is not None)
+def _ignored(parsed: dict[str, Any], honoured: frozenset[str], own: frozenset[str]) -> list[str]:
+    """The fields with a value that neither the engine honours nor the endpoint answers for itself, by name."""
+    return sorted(
+        [name for name, value in parsed.items() if value is not None and name not in honoured and name not in own]
+    )
 
 
 def read_chat(
@@ -281,7 +284,7 @@ def read_chat(
         calls=[call],
         stream=bool(request.stream),
         writer=ChatWriter(request_id, route.name, created, call.choices, include_usage),
-        ignored=_ignored(parsed, honoured | chat.OWN_FIELDS),
+        ignored=_ignored(parsed, honoured, chat.OWN_FIELDS),
     )
 
 
@@ -295,7 +298,7 @@ def read_completion(
         calls=calls,
         stream=bool(request.stream),
         writer=CompletionWriter(request_id, route.name, created, include_usage),
-        ignored=_ignored(parsed, honoured | completions.OWN_FIELDS),
+        ignored=_ignored(parsed, honoured, completions.OWN_FIELDS),
     )
 
 
@@ -313,12 +316,11 @@ def read_response(
     }
     if request.user is not None:
         echo["user"] = request.user
-    known = (honoured & {"temperature", "top_p"}) | responses.OWN_FIELDS
     return Reading(
         calls=[call],
         stream=bool(request.stream),
         writer=ResponseWriter(request_id, route.name, created, echo),
-        ignored=_ignored(parsed, known),
+        ignored=_ignored(parsed, honoured & {"temperature", "top_p"}, responses.OWN_FIELDS),
     )
 
 
@@ -331,5 +333,5 @@ def read_embedding(
         calls=[call],
         stream=False,
         writer=EmbeddingWriter(route.name, as_base64=request.encoding_format == "base64"),
-        ignored=_ignored(parsed, honoured | embeddings.OWN_FIELDS | {"input"}),
+        ignored=_ignored(parsed, honoured, embeddings.OWN_FIELDS),
     )

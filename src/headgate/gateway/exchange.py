@@ -70,6 +70,7 @@ class Exchange:
     def unwatch(self) -> None:
         """Stop watching."""
         self._task = None
+        self.scope.pop(LEAVE, None)  # else scope and exchange hold each other until the garbage collector comes by
 
     async def answer(self, status: int, body: bytes, headers: Headers) -> None:
         """Send a whole answer."""

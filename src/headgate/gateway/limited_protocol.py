@@ -54,7 +54,7 @@ class LimitedProtocol(HttpToolsProtocol):
         self.limit_concurrency = None  # uvicorn's own answer is plain text, and for old connections too
         self._surplus = False
         self._in_head = self._in_body = False
-        self._head_bytes = self._header_bytes = self._body_bytes = 0
+        self._head_bytes = self._body_bytes = 0
         self._refused = False
         self._cycles: list[Any] = []  # requests that are not answered yet: more than one where a client pipelines
         self._awaited_since: float | None = None  # loop time since when a request is incomplete
@@ -101,32 +101,28 @@ class LimitedProtocol(HttpToolsProtocol):
     def on_message_begin(self) -> None:
         """A head begins."""
         self._in_head = True
-        self._head_bytes = self._header_bytes = self._body_bytes = 0
+        self._head_bytes = self._body_bytes = 0
         if self._awaited_since is None:
             self._awaited_since = self.loop.time()
         super().on_message_begin()
         self.scope[ABORT] = self.transport.abort  # type: ignore[literal-required]
 
-    def on_url(self, url: bytes) -> None:
-        """Count the bytes of the request line."""
-        super().on_url(url)
-        if len(self.url) > MAX_HEADER_BYTES:
-            self._refuse(HeadersTooLarge())
-
-    def on_header(self, name: bytes, value: bytes) -> None:
-        """Count headers and their bytes, also when they came in one piece."""
-        super().on_header(name, value)
-        self._header_bytes += len(name) + len(value)
-        if len(self.headers) > MAX_HEADERS or self._header_bytes > MAX_HEADER_BYTES:
-            self._refuse(HeadersTooLarge())
-
     def on_headers_complete(self) -> None:
-        """The head is whole: start the request unless it was refused."""
+        """The head is whole: start the request unless it was refused or goes past the bounds."""
         self._in_head, self._in_body = False, True
         if self._refused:
             return
+        size, host = len(self.url), False
+        for name, value in self.headers:
+            size += len(name) + len(value)
+            if name == b"host":
+                host = True
+        # Why here and not for each header: a head that is not whole yet is bounded by its bytes, in data_received.
+        if len(self.headers) > MAX_HEADERS or size > MAX_HEADER_BYTES:
+            self._refuse(HeadersTooLarge())
+            return
         parser: Any = self.parser
-        if parser.get_http_version() == "1.1" and not any(name == b"host" for name, _ in self.headers):
+        if not host and parser.get_http_version() == "1.1":
             self._refuse(BadHttp("The request has no Host header; HTTP/1.1 demands one."))
             return
         if self._surplus:

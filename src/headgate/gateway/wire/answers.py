@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import base64
 import struct
+from functools import cached_property
 from typing import Any, Protocol
 
 import orjson
@@ -118,12 +119,16 @@ class ChatWriter:
         self._created = created
         self._choices = choices
         self._include_usage = include_usage
-        usage = b'"usage":null,' if include_usage else b""
-        self._head = (
+
+    @cached_property
+    def _head(self) -> bytes:
+        """How every chunk begins; a whole answer needs none."""
+        usage = b'"usage":null,' if self._include_usage else b""
+        return (
             b'data: {"id":'
             + orjson.dumps(self._id)
-            + b',"object":"chat.completion.chunk","created":%d,"model":' % created
-            + orjson.dumps(model)
+            + b',"object":"chat.completion.chunk","created":%d,"model":' % self._created
+            + orjson.dumps(self._model)
             + b","
             + usage
             + b'"choices":[{"index":'

@@ -268,6 +268,8 @@ def read_schema(request: Sampling) -> dict[str, Any] | None:
 def _plain_message(message: dict[str, Any]) -> dict[str, Any]:
     """A message as chat templates know them: content in one text, 'developer' as 'system'."""
     content = message.get("content")
+    if len(message) == 2 and isinstance(content, str) and message["role"] != "developer":
+        return message
     if isinstance(content, list):
         parts = cast("list[dict[str, str]]", content)
         content = "".join(part["refusal" if part["type"] == "refusal" else "text"] for part in parts)

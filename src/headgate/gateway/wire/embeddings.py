@@ -34,7 +34,7 @@ class EmbeddingRequest(Wire):
     user: str | None = Field(default=None, max_length=512)
 
 
-OWN_FIELDS = frozenset({"model", "user", "encoding_format"})
+OWN_FIELDS = frozenset({"model", "input", "user", "encoding_format"})
 
 
 def read_embedding(
