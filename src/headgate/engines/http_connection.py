@@ -42,6 +42,7 @@ class Connection(asyncio.Protocol):
     """One connection: writes a request, parses its response, lets one reader wait for it."""
 
     def __init__(self, clock: Clock, limits: HttpLimits) -> None:
+        self._loop = asyncio.get_running_loop()
         self.limits = limits
         self.limit_s = limits.first_byte_s
         self.since = 0.0
@@ -83,7 +84,7 @@ class Connection(asyncio.Protocol):
         if self._error is not None:
             raise self._error
         self.since = self._clock.monotonic()
-        self._waiter = asyncio.get_running_loop().create_future()
+        self._waiter = self._loop.create_future()
         try:
             await self._waiter
         finally:

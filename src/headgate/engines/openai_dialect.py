@@ -126,17 +126,15 @@ class AnswerReader:
         """The pieces of chunks that arrived together; text that follows on text becomes one piece."""
         deltas: list[Delta] = []
         last: Delta | None = None
+        head, tail = self._head, self._tail
         for payload in payloads:
-            head, tail = self._head, self._tail
             if head and payload.startswith(head) and payload.endswith(tail):
                 inner = payload[len(head) : -len(tail)]
-                if b'"' not in inner and b"\\" not in inner and inner:
-                    text = inner.decode()
-                    if last is not None:
-                        last.text += text
-                    else:
-                        last = Delta(text=text)
+                if inner and b'"' not in inner and b"\\" not in inner:
+                    if last is None:
+                        last = Delta()
                         deltas.append(last)
+                    last.text += inner.decode()
                     continue
             delta = self.read(payload)
             if delta is None:
@@ -148,6 +146,7 @@ class AnswerReader:
                 plain = bool(delta.token_ids)  # a gap is filled on its own
             elif plain and not self._logprobs:
                 self._learn(payload, delta.text)
+                head, tail = self._head, self._tail
             if plain and last is not None:
                 last.text += delta.text
                 last.token_ids += delta.token_ids
