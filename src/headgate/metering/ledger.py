@@ -37,8 +37,8 @@ _log = logging.getLogger("headgate.metering")
 NO_USAGE = Usage()
 _GROUP_LIMIT = 512  # entries; about 10 ms of writing: no barrier waits long behind a burst
 _PACE_MIN_S = 0.001
-_PACE_MAX_S = 0.005
-_PACE_PER_REQUEST_S = 0.001
+_PACE_MAX_S = 0.02
+_PACE_PER_REQUEST_S = 0.002
 _RETRY_S = 0.25
 _PATIENCE_S = 2.0  # how long a barrier may wait for a disk that neither answers nor fails
 
@@ -317,7 +317,7 @@ class Ledger:
     def _sleep_until_due(self, ended: float, group_requests: int, seen_requests: int) -> None:
         """Let entries gather before the next commit.
 
-        Settlements wait up to 5 ms. New requests wait less, by how many the last group had: a lone client is
+        Settlements wait up to 20 ms. New requests wait less, by how many the last group had: a lone client is
         on record before its answer is computed, a crowd shares commits. A barrier shortens the wait to 1 ms.
         """
         began = self._clock.monotonic()
