@@ -14,12 +14,23 @@ Seconds = Annotated[
 Bytes = Annotated[int, BeforeValidator(parse_bytes, json_schema_input_type=int | str), Field(gt=0)]
 
 
+def _name_switch(value: object) -> object:
+    """'on' and 'off' for the booleans that YAML makes of the bare words."""
+    return ("off", "on")[value] if isinstance(value, bool) else value
+
+
+Switch = Annotated[
+    Literal["auto", "on", "off"],
+    BeforeValidator(_name_switch, json_schema_input_type=Literal["auto", "on", "off"] | bool),
+]
+
+
 class WorkerSettings(BaseModel):
     """How processes are run on this machine. Durations in seconds ('10s'), sizes in bytes ('16MiB')."""
 
     model_config = ConfigDict(extra="forbid", frozen=True)
 
-    isolate: Literal["auto", "on", "off"] = Field(
+    isolate: Switch = Field(
         default="auto",
         description="replicas get a network of their own without a way out: where possible, always, never",
     )
