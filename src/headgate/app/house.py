@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import hashlib
 import os
 import tempfile
@@ -42,6 +43,11 @@ class Places:
         return Path(tempfile.gettempdir()) / f"headgate-{os.geteuid()}-{name}" / "run"
 
     @property
+    def apart(self) -> bool:
+        """Whether sockets lie away from the state folder, in one that goes when the house ends."""
+        return self.run.parent != self.state
+
+    @property
     def logs(self) -> Path:
         """Every process's output."""
         return self.state / "logs"
@@ -75,9 +81,13 @@ class Places:
         """Make the folders, for this user only."""
         for folder in (self.state, self.run.parent, self.run, self.logs, self.models):
             folder.mkdir(mode=0o700, parents=True, exist_ok=True)
+            if self.apart and folder == self.run.parent and folder.is_symlink():
+                raise ConfigError(f"{folder} is a link; remove it, or choose another state folder.", param="state")
             if folder.stat().st_uid != os.geteuid():
                 raise ConfigError(f"{folder} belongs to another user; choose another state folder.", param="state")
         self.run.chmod(0o700)
+        if self.apart:
+            self.run.parent.chmod(0o700)
 
 
 class House:
@@ -179,8 +189,12 @@ class House:
         return load_state(self.places.run / "supervisor.json")
 
     def close(self) -> None:
-        """Close the database."""
+        """Close the database. A run folder that lies apart and was made for nothing goes again."""
         self.database.close()
+        if self.places.apart:
+            with contextlib.suppress(OSError):  # it is in use: not empty
+                self.places.run.rmdir()
+                self.places.run.parent.rmdir()
 
 
 def require_running(house: House) -> SupervisorState:

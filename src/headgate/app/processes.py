@@ -56,11 +56,13 @@ def build_spec(settings: Settings, places: Places) -> Spec:
         drain_s=gateway.drain_s,
         grace_s=settings.workers.grace_s,
         ready_s=settings.workers.ready_s,
+        fleeting=places.apart,
     )
 
 
 def write_spec(settings: Settings, places: Places) -> Path:
     """Write the supervisor's spec; its path."""
+    places.make()  # a house that ended just now may have taken its run folder along
     path = places.run / "spec.json"
     write_private(path, dump_spec(build_spec(settings, places)).encode())
     return path

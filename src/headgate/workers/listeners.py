@@ -85,22 +85,37 @@ class Lock:
 
     def __init__(self, path: Path) -> None:
         """Take the lock at `path`, write our pid into it. Raises AlreadyRunning naming the holder's pid."""
-        self._handle = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
-        try:
-            fcntl.flock(self._handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError:
-            holder = os.read(self._handle, 32).decode("ascii", "replace").strip() or "unknown"
+        self._handle = _open_locked(path)
+        while not _lies_at(self._handle, path):  # who held it removed it, with its folder: another one counts now
             os.close(self._handle)
-            raise AlreadyRunning(
-                f"Headgate already runs on this state folder (pid {holder}). "
-                "`headgate status` shows it, `headgate down` stops it."
-            ) from None
+            self._handle = _open_locked(path)
         os.ftruncate(self._handle, 0)
         os.pwrite(self._handle, f"{os.getpid()}\n".encode(), 0)
 
     def release(self) -> None:
-        """Give the lock back. The file stays: removing it would let two processes hold different ones."""
+        """Give the lock back. The file stays; only who holds it may remove it before."""
         os.close(self._handle)
+
+
+def _open_locked(path: Path) -> int:
+    handle = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
+    try:
+        fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError:
+        holder = os.read(handle, 32).decode("ascii", "replace").strip() or "unknown"
+        os.close(handle)
+        raise AlreadyRunning(
+            f"Headgate already runs on this state folder (pid {holder}). "
+            "`headgate status` shows it, `headgate down` stops it."
+        ) from None
+    return handle
+
+
+def _lies_at(handle: int, path: Path) -> bool:
+    try:
+        return os.path.samestat(os.fstat(handle), path.lstat())
+    except FileNotFoundError:
+        return False
 
 
 def _explain(name: str, host: str, port: int, error: OSError) -> str:

@@ -54,7 +54,8 @@ class Spec(NamedTuple):
     `drain_s` is how long gateways may finish streams, `grace_s` what each process gets on top before SIGKILL,
     `ready_s` how long a child may take to report ready; backoff doubles from `backoff_first_s` to
     `backoff_limit_s` and starts anew once a child ran for `healthy_s`; a child that fails `start_tries` times
-    before the house was ever ready ends the supervisor.
+    before the house was ever ready ends the supervisor. `fleeting` says that `state` holds nothing but the
+    run folder and goes when the house ends.
     """
 
     state: str
@@ -69,6 +70,7 @@ class Spec(NamedTuple):
     backoff_limit_s: float = 10.0
     healthy_s: float = 10.0
     start_tries: int = 5
+    fleeting: bool = False
 
     @property
     def run(self) -> Path:

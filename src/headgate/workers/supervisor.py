@@ -28,6 +28,7 @@ from headgate.workers.listeners import Lock, bind_tcp, bind_unix
 from headgate.workers.notify import ServiceManager
 from headgate.workers.places import Places
 from headgate.workers.proc import children_of, read_stat
+from headgate.workers.run_folder import remove_run_folder
 from headgate.workers.spec import Spec, load_spec
 from headgate.workers.supervisor_state import ChildState, SupervisorState, record_state
 
@@ -72,6 +73,8 @@ class Supervisor:
         for listener in self._spec.unix:
             Path(listener.path).unlink(missing_ok=True)
         (self._spec.run / "supervisor.json").unlink(missing_ok=True)
+        if self._spec.fleeting and not remove_run_folder(Path(self._spec.state)):
+            self._log(f"{self._spec.state} stays: it holds what is not known here")
         self._log("stopped")
         self._lock.release()
         return self._exit_code

@@ -64,3 +64,20 @@ def test_the_lock_names_its_holder(tmp_path: Path) -> None:
         Lock(tmp_path / "lock")
     lock.release()
     Lock(tmp_path / "lock").release()
+
+
+def test_a_lock_that_its_holder_removed_is_not_taken_for_the_present_one(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    path = tmp_path / "lock"
+    removed: list[int] = []
+
+    def flock(handle: int, how: int) -> None:
+        if not removed:  # the holder ends between our opening and our locking of the file
+            path.unlink()
+            removed.append(handle)
+
+    monkeypatch.setattr("fcntl.flock", flock)
+    lock = Lock(path)
+    assert removed and path.read_text() == f"{os.getpid()}\n"
+    lock.release()
