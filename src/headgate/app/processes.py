@@ -63,6 +63,11 @@ def build_spec(settings: Settings, places: Places) -> Spec:
 def write_spec(settings: Settings, places: Places) -> Path:
     """Write the supervisor's spec; its path."""
     places.make()  # a house that ended just now may have taken its run folder along
+    if settings.gateway.processes > 1:
+        counts = places.run / "metrics"
+        counts.mkdir(mode=0o700, exist_ok=True)
+        for old in counts.glob("*.db"):  # of gateways of an earlier start: theirs began at zero as well
+            old.unlink()
     path = places.run / "spec.json"
     write_private(path, dump_spec(build_spec(settings, places)).encode())
     return path
