@@ -156,7 +156,6 @@ class House:
         from headgate.engines.catalogue import build_engines, choose_engine
         from headgate.engines.engine import ModelOptions
         from headgate.engines.http import HttpClient
-        from headgate.workers.hardware import load_hardware
         from headgate.workers.smoke import try_model
 
         assert isinstance(version, Version)
@@ -171,7 +170,6 @@ class House:
                     engine,
                     tried,
                     ModelOptions(context=min(tried.context or 256, 256), slots=1),
-                    cores=load_hardware().core_ids[:1],
                     settings=self.settings.workers,
                     clock=self.clock,
                     chance=self.chance,

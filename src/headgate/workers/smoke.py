@@ -41,13 +41,14 @@ async def try_model(
     version: Version,
     options: ModelOptions,
     *,
-    cores: tuple[int, ...],
+    cores: tuple[int, ...] = (),
     settings: WorkerSettings,
     clock: Clock,
     chance: Chance,
 ) -> SmokeResult | None:
     """How a replica of this version did; None when the engine starts no process (remote).
 
+    It runs on `cores`, or wherever the kernel finds room: which cores are idle now nobody here knows better.
     Raises ModelRefused with the cause and the cure: what the engine finds wrong, no token in
     `settings.smoke_s` seconds, or a process that ended.
     """
