@@ -6,9 +6,10 @@ When the node is gone the last table stays in force and the link comes back by i
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import itertools
 import logging
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Generator, Mapping
 from typing import Any
 
 from headgate.core import link_codec
@@ -20,7 +21,7 @@ from headgate.core.table import LoadReport, RoutingTable
 log = logging.getLogger(__name__)
 
 _RETRY_S = 0.1
-_ASK_TIMEOUT_S = 60.0
+_SILENCE_S = 30.0  # a node that leaves two questions in a row unanswered for so long hangs
 _UNREAD_MAX = 1024 * 1024
 
 
@@ -67,21 +68,42 @@ class NodeLink:
             writer.write(link_codec.encode(load))
 
     async def ask(self, method: str, params: Mapping[str, Any] | None = None) -> Any:
-        """The node's answer. Raises Unavailable while there is no node, or the error that the node gave."""
+        """The node's answer, however long it takes while the node answers others.
+
+        Raises Unavailable while there is no node or it is silent, or the error that the node gave.
+        """
+        with self._open(method, params or {}) as reply:
+            while not await self._settles(reply):
+                # Why no limit as such: a reload may download for an hour, and a node that lives answers this at once.
+                with self._open("status", {}) as sign:
+                    if not await self._settles(sign):
+                        raise Unavailable("The node did not answer in time. `headgate status` shows its state.")
+            return reply.result().unwrap()
+
+    @contextlib.contextmanager
+    def _open(self, method: str, params: Mapping[str, Any]) -> Generator[asyncio.Future[Reply]]:
+        """A question, sent; its reply is waited for within."""
         if self._writer is None:
             raise Unavailable("The node process is restarting. Try again in a second.", retry_after_s=1.0)
         number = next(self._numbers)
         future: asyncio.Future[Reply] = asyncio.get_running_loop().create_future()
         self._asked[number] = future
         try:
-            self._writer.write(link_codec.encode(Ask(id=number, method=method, params=params or {})))
-            async with asyncio.timeout(_ASK_TIMEOUT_S):
-                reply = await future
-        except TimeoutError:
-            raise Unavailable("The node did not answer in time. `headgate status` shows its state.") from None
+            self._writer.write(link_codec.encode(Ask(id=number, method=method, params=params)))
+            yield future
         finally:
-            self._asked.pop(number, None)
-        return reply.unwrap()
+            del self._asked[number]
+
+    async def _settles(self, reply: asyncio.Future[Reply]) -> bool:
+        """Whether there is a reply, or the loss of the link, within `_SILENCE_S`."""
+        timer = asyncio.ensure_future(self._clock.sleep(_SILENCE_S))
+        try:
+            await asyncio.wait((reply, timer), return_when=asyncio.FIRST_COMPLETED)
+        finally:
+            timer.cancel()
+        if reply.done():
+            reply.exception()  # looked at here, should nobody else do so
+        return reply.done()
 
     async def _converse(self) -> None:
         reader, writer = await asyncio.open_unix_connection(self._path, limit=link_codec.MAX_LINE_BYTES)

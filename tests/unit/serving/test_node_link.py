@@ -12,7 +12,7 @@ from pathlib import Path
 import pytest
 
 from headgate.core import link_codec
-from headgate.core.clock import SystemClock
+from headgate.core.clock import ManualClock, SystemClock
 from headgate.core.errors import Unavailable
 from headgate.core.link_codec import Ask, Hello, Message, Reply
 from headgate.core.table import LoadReport, RoutingTable
@@ -49,10 +49,10 @@ class Node:
 
 
 class World:
-    def __init__(self, folder: Path) -> None:
+    def __init__(self, folder: Path, clock: ManualClock | SystemClock) -> None:
         self.node = Node(str(folder / "n.sock"))
         self.tables: list[int] = []
-        self.link = NodeLink(self.node.path, "g", 7, SystemClock(), self.take)
+        self.link = NodeLink(self.node.path, "g", 7, clock, self.take)
 
     def take(self, table: RoutingTable) -> None:
         if table.number == 13:
@@ -69,7 +69,7 @@ class World:
 async def world(monkeypatch: pytest.MonkeyPatch) -> AsyncIterator[World]:
     monkeypatch.setattr(node_link, "_RETRY_S", 0.005)
     folder = Path(tempfile.mkdtemp(prefix="hgl", dir="/tmp"))
-    made = World(folder)
+    made = World(folder, SystemClock())
     running = asyncio.create_task(made.link.run())
     yield made
     running.cancel()
@@ -125,3 +125,64 @@ async def test_a_lost_node_comes_back_and_open_questions_end(world: World) -> No
     number = world.node.told[-1].id  # type: ignore[union-attr]
     world.node.say(link_codec.encode(Reply(id=number, result={"fine": True})))
     assert await again == {"fine": True}
+
+
+@pytest.fixture
+async def patient() -> AsyncIterator[tuple[World, ManualClock]]:
+    """A link that is up, and the clock it waits by."""
+    folder = Path(tempfile.mkdtemp(prefix="hgl", dir="/tmp"))
+    clock = ManualClock()
+    made = World(folder, clock)
+    await made.node.start()
+    running = asyncio.create_task(made.link.run())
+    await made.until(lambda: made.link.connected and made.node.writers)
+    yield made, clock
+    running.cancel()
+    with contextlib.suppress(asyncio.CancelledError):
+        await running
+    await made.node.stop()
+    shutil.rmtree(folder)
+
+
+def asks(world: World) -> list[Ask]:
+    return [message for message in world.node.told if isinstance(message, Ask)]
+
+
+async def test_a_long_answer_is_waited_for_while_the_node_answers_others(patient: tuple[World, ManualClock]) -> None:
+    world, clock = patient
+    reload = asyncio.create_task(world.link.ask("reload", {"path": "x"}))
+    await world.until(lambda: len(asks(world)) == 1)
+    for signs in range(1, 11):  # ten times half a minute
+        await clock.advance(node_link._SILENCE_S)
+        await world.until(lambda signs=signs: len(asks(world)) == 1 + signs)
+        assert asks(world)[-1].method == "status"
+        world.node.say(link_codec.encode(Reply(id=asks(world)[-1].id, result={})))
+        await world.until(lambda: list(world.link._asked) == [asks(world)[0].id])
+        assert not reload.done()
+    world.node.say(link_codec.encode(Reply(id=asks(world)[0].id, result={"pipelines": {}})))
+    assert await reload == {"pipelines": {}}
+    assert not world.link._asked
+
+
+async def test_a_node_that_hangs_is_given_up(patient: tuple[World, ManualClock]) -> None:
+    world, clock = patient
+    asked = asyncio.create_task(world.link.ask("reload"))
+    await world.until(lambda: len(asks(world)) == 1)
+    await clock.advance(node_link._SILENCE_S)
+    await world.until(lambda: len(asks(world)) == 2)
+    assert not asked.done()
+    await clock.advance(node_link._SILENCE_S)
+    with pytest.raises(Unavailable, match="did not answer in time"):
+        await asked
+    assert not world.link._asked
+
+
+async def test_a_node_that_goes_meanwhile_ends_the_wait(patient: tuple[World, ManualClock]) -> None:
+    world, clock = patient
+    asked = asyncio.create_task(world.link.ask("reload"))
+    await world.until(lambda: len(asks(world)) == 1)
+    await clock.advance(node_link._SILENCE_S)
+    await world.until(lambda: len(asks(world)) == 2)
+    await world.node.stop()
+    with pytest.raises(Unavailable, match="restarted"):
+        await asked
