@@ -1,0 +1,177 @@
+"""One run: a policy says how many replicas each pipeline shall have, the rules of the place make it so in time.
+
+Reclaim before fill: replicas that exist, whatever their stage, never number more than the budget.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Protocol
+
+import numpy as np
+
+from headgate.allocation.simulator import kernel
+from headgate.allocation.simulator.kernel import Floats, Ints
+from headgate.allocation.simulator.world import World
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Rules:
+    """What replicas cost in time (seconds) and number.
+
+    A new one answers after `start_s`; a released one finishes its requests, then rests for `rest_s`, in which its own
+    pipeline has it back after `wake_s`. `budget` counts all that exist. `decide_s` is how often the policy is asked,
+    `step_s` how often free places are looked for.
+    """
+
+    budget: int
+    start_s: float
+    rest_s: float = 0.0
+    wake_s: float = 0.0
+    decide_s: float = 10.0
+    step_s: float = 1.0
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class View:
+    """What a policy sees. All arrays by pipeline.
+
+    `seen` ([pipeline, column of kernel]) and `histogram` ([pipeline, bin]) are counts since it was asked last;
+    `target` is what it said then.
+    """
+
+    now: float
+    seen: Floats
+    histogram: Ints
+    queued: Ints
+    in_flight: Ints
+    serving: Ints
+    starting: Ints
+    leaving: Ints
+    resting: Ints
+    target: Ints
+    world: World
+
+
+class Policy(Protocol):
+    """Says how many replicas each pipeline shall have; the sum may be above the budget, then the last ones wait."""
+
+    def decide(self, view: View) -> Sequence[int] | Ints:
+        """The replicas of each pipeline."""
+        ...
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Account:
+    """What a run cost: starts and releases of replicas, replica-seconds that existed, most that existed at once."""
+
+    starts: int
+    releases: int
+    replica_s: float
+    most: int
+
+
+def run(world: World, policy: Policy, rules: Rules, until: float, first: Sequence[int] = ()) -> Account:
+    """Play the world to `until` seconds, beginning with `first` replicas that serve at once."""
+    for pipeline, count in enumerate(first):
+        for _ in range(count):
+            world.start(pipeline, 0.0)
+    target = np.array(first if len(first) else [0] * len(world.services), np.int64)
+    hand = _Hand(world, rules)
+    histogram = world.lines.histogram.copy()
+    next_decision, replica_s, most = 0.0, 0.0, 0
+    while world.now < until:
+        if world.now >= next_decision:
+            view = _look(world, target, histogram)
+            histogram = world.lines.histogram.copy()
+            target = np.asarray(policy.decide(view), np.int64)
+            next_decision = world.now + rules.decide_s
+        hand.apply(target)
+        step_s = min(rules.step_s, until - world.now)
+        present = int(np.count_nonzero(world.places.stage))
+        most, replica_s = max(most, present), replica_s + present * step_s
+        world.advance(world.now + step_s)
+        hand.settle()
+    return Account(starts=hand.starts, releases=hand.releases, replica_s=replica_s, most=most)
+
+
+def _look(world: World, target: Ints, histogram: Ints) -> View:
+    held = np.bincount(
+        world.owner[world.places.held > 0], world.places.held[world.places.held > 0], len(world.services)
+    ).astype(np.int64)
+    return View(
+        now=world.now,
+        seen=world.take_seen(),
+        histogram=world.lines.histogram - histogram,
+        queued=world.lines.length.copy(),
+        in_flight=held,
+        serving=world.count(kernel.SERVING),
+        starting=world.count(kernel.STARTING),
+        leaving=world.count(kernel.DRAINING),
+        resting=world.count(kernel.IDLE),
+        target=target,
+        world=world,
+    )
+
+
+class _Hand:
+    """Carries targets out."""
+
+    def __init__(self, world: World, rules: Rules) -> None:
+        self._world = world
+        self._rules = rules
+        self._leaving: list[int] = []
+        self.starts = 0
+        self.releases = 0
+
+    def apply(self, target: Ints) -> None:
+        """Release what is too much, then start what is missing, those furthest from their target first."""
+        world, rules = self._world, self._rules
+        have = world.count(kernel.SERVING, kernel.STARTING)
+        for pipeline in np.flatnonzero(have > target):
+            self._release(int(pipeline), int(have[pipeline] - target[pipeline]))
+        missing = np.maximum(target - have, 0)
+        if not missing.any():
+            return
+        for pipeline in np.flatnonzero(missing):
+            for place in world.places_of(int(pipeline), kernel.IDLE)[: missing[pipeline]]:
+                world.wake(int(place), rules.wake_s)
+                missing[pipeline] -= 1
+                have[pipeline] += 1
+                self.starts += 1
+        free = rules.budget - int(np.count_nonzero(world.places.stage))
+        while free > 0 and missing.any():
+            pipeline = int(np.argmax(np.where(missing > 0, missing / (have + 1.0), -1.0)))
+            world.start(pipeline, rules.start_s)
+            missing[pipeline] -= 1
+            have[pipeline] += 1
+            free -= 1
+            self.starts += 1
+
+    def settle(self) -> None:
+        """Let those that have finished rest for a while; send away those that rested long enough."""
+        world = self._world
+        still: list[int] = []
+        for place in self._leaving:
+            if world.places.stage[place] == kernel.DRAINING:
+                still.append(place)
+            elif self._rules.rest_s > 0.0:
+                world.rest(place, float(world.places.gone_at[place]) + self._rules.rest_s)
+        self._leaving = still
+        for place in np.flatnonzero((world.places.stage == kernel.IDLE) & (world.idle_until <= world.now)):
+            world.places.stage[place] = kernel.ABSENT
+
+    def _release(self, pipeline: int, count: int) -> None:
+        world = self._world
+        starting = world.places_of(pipeline, kernel.STARTING)
+        latest = starting[np.argsort(-world.places.ready_at[starting], kind="stable")]
+        for place in latest[:count]:
+            world.drain(int(place))
+            self.releases += 1
+        count -= min(count, len(latest))
+        serving = world.places_of(pipeline, kernel.SERVING)
+        for place in serving[np.argsort(world.places.held[serving], kind="stable")][:count]:
+            world.drain(int(place))
+            self._leaving.append(int(place))
+            self.releases += 1
