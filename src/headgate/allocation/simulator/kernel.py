@@ -176,10 +176,8 @@ def _next_event(places: Places, lines: Lines, i: int) -> tuple[float, int]:
     event, replica = math.inf, -1
     for number in range(lines.counts[i]):
         r = lines.members[i, number]
-        if places.stage[r] == STARTING:
-            moment = places.ready_at[r]
-        else:
-            moment = places.finish[r]  # infinite when it has nothing to do
+        # `finish` is infinite when it has nothing to do.
+        moment = places.ready_at[r] if places.stage[r] == STARTING else places.finish[r]
         if moment < event:
             event, replica = float(moment), int(r)
     return event, replica
