@@ -11,6 +11,7 @@ import logging
 from collections import deque
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
+from functools import partial
 from typing import Any
 
 from headgate.allocation.plan import Plan, Start, plan_moves
@@ -107,8 +108,13 @@ class Reconciler:
         self._due.set()
 
     def take_load(self, report: LoadReport) -> None:
-        """Take a gateway's report; one that says that somebody waits, or that a drain is over, causes a turn."""
+        """Take a gateway's report; one that says that somebody waits, or that a drain is over, causes a turn.
+
+        Replicas that failed a request are looked at; one that is broken comes back as an event.
+        """
         self.demands.take(report, self._clock.monotonic())
+        for name in report.suspects:
+            self._fleet.look_at(name, partial(self._is_busy, name))
         busy = {one.pipeline for one in self._fleet.members() if one.stage != "draining"}
         if any(load.queued and name not in busy for name, load in report.pipelines.items()):
             self.wake("waiting")
@@ -299,6 +305,9 @@ class Reconciler:
         drain.stopping = True
         self.moves["stop"] += 1
         self._fleet.stop(replica, reason)
+
+    def _is_busy(self, replica: str) -> bool:
+        return self.demands.in_flight(replica) > 0
 
     def _is_drained(self, replica: str) -> bool:
         drain = self._draining[replica]

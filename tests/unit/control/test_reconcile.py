@@ -146,6 +146,34 @@ async def test_a_crash_of_one_pipeline_does_not_hold_another():
         assert world.ready("b") and not world.ready("a")
 
 
+async def test_a_suspect_is_looked_at_and_one_that_is_broken_is_replaced_at_once():
+    async with World(make_plan(settings=ControlSettings(tick_s=60), a={"floor": 2})) as world:
+        await world.run(0.5)
+        well, broken = world.ready("a")
+        world.fleet.broken = {broken}
+        world.suspects = (well, broken, "gone")
+        world.report()
+        await world.settle()
+        assert world.fleet.looked == [well, broken]
+        assert world.ready("a") == [well]
+        world.suspects = ()
+        await world.run(3.0)
+        assert len(world.ready("a")) == 2 and broken not in world.ready("a")
+        assert world.reconciler.crashes == 1
+
+
+async def test_a_suspect_that_others_still_hear_from_is_left_alone():
+    async with World(make_plan(a={"floor": 1})) as world:
+        await world.run(0.5)
+        world.fleet.broken = set(world.ready("a"))
+        world.suspects, world.in_flight = tuple(world.ready("a")), {world.ready("a")[0]: 1}
+        await world.run(0.5)
+        assert "crash" not in world.did("a")
+        world.in_flight = {}
+        await world.run(0.1)
+        assert "crash" in world.did("a")
+
+
 async def test_capacity_follows_load_and_never_passes_the_budget():
     async with World(make_plan(cores=4, a={"cap": 8}, b={"cap": 8})) as world:
         world.work = {"a": (4, 8)}

@@ -85,7 +85,7 @@ class World:
         )  # fmt: skip
         self.work: dict[str, tuple[int, int]] = {}
         self.in_flight: dict[str, int] = {}
-        self.settled: dict[str, int] = {}
+        self.suspects: tuple[str, ...] = ()
         self.gateway_listens = True
         self.task: asyncio.Task | None = None
 
@@ -113,6 +113,7 @@ class World:
                 table_number=self.reconciler.table.number if number is None else number,
                 pipelines=loads,
                 in_flight=dict(self.in_flight),
+                suspects=self.suspects,
             )
         )
 

@@ -42,6 +42,12 @@ def build_label(member: Member, model: PlannedModel) -> dict[str, str]:
     return {_LABEL: orjson.dumps(facts).decode()}
 
 
+def read_version(record: ReplicaRecord) -> Version | None:
+    """As much of the version on a process's record as a readiness check looks at; None when it is not there."""
+    facts = _read_label(record)
+    return None if facts is None else _build_version(facts)
+
+
 async def find_left_behind(
     host: ReplicaHost, engines: Mapping[str, Engine], journal: Journal, clock: Clock
 ) -> list[Found]:

@@ -21,6 +21,8 @@ class FakeFleet:
         self.load_s = load_s
         self.stop_s = stop_s
         self.failing: set[str] = set()
+        self.broken: set[str] = set()
+        self.looked: list[str] = []
         self.history: list[tuple[float, str, str]] = []
         self.left_behind: tuple[Member, ...] = ()
         self._members: dict[str, Member] = {}
@@ -83,6 +85,14 @@ class FakeFleet:
         ran_s = 0.0 if ready_at is None else self.clock.monotonic() - ready_at
         self._note("crash", member.pipeline)
         self._tell(Gone(member=member, asked=False, why=why, ran_s=ran_s))
+
+    def look_at(self, replica: str, busy: Callable[[], bool]) -> None:
+        """The replica fails when it is in `broken` and not busy."""
+        member = self._members.get(replica)
+        if member is not None and member.stage == "ready":
+            self.looked.append(replica)
+            if replica in self.broken and not busy():
+                asyncio.get_running_loop().call_soon(self.crash, replica, "was a suspect and does not answer")
 
     async def adopt(self, plan: NodePlan) -> tuple[Member, ...]:
         """Those in `left_behind` become members."""

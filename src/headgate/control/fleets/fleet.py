@@ -127,6 +127,13 @@ class Fleet(Protocol):
         """End a replica. Gone follows. A second call does nothing."""
         ...
 
+    def look_at(self, replica: str, busy: Callable[[], bool]) -> None:
+        """Make sure of a ready replica that failed a request. Gone follows when it gives no answer any more.
+
+        It is not ended while it is `busy`. A call during a look does nothing.
+        """
+        ...
+
     async def adopt(self, plan: NodePlan) -> tuple[Member, ...]:
         """Take over replicas that an earlier node left running; settle the rows of those that have ended."""
         ...

@@ -12,8 +12,9 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Protocol, cast
 
-from headgate.control.fleets.adoption import build_label, find_left_behind
+from headgate.control.fleets.adoption import build_label, find_left_behind, read_version
 from headgate.control.fleets.fleet import Event, Gone, Member, Ready, StartOrder
+from headgate.control.fleets.looks import Looks
 from headgate.control.journal import Journal
 from headgate.control.node_plan import NodePlan
 from headgate.core.chance import Chance
@@ -40,13 +41,16 @@ class _Endpoint(Protocol):
 
 @dataclass(slots=True, eq=False)
 class _Life:
-    """One replica and the task that lives its life. `asked` is why we stop it, once we do."""
+    """One replica and the task that lives its life. `asked` is why we stop it, once we do; `fault` what was found
+    wrong with it while its process lived.
+    """
 
     member: Member
     task: asyncio.Task[None] | None = None
     process: ReplicaProcess | None = None
     ending: asyncio.Task[Exit] | None = None
     asked: str | None = None
+    fault: str | None = None
     ready_at: float | None = None
     released: asyncio.Event = field(default_factory=asyncio.Event)
 
@@ -64,7 +68,7 @@ class LocalFleet:
         chance: Chance,
         free_memory: Callable[[], int | None] = lambda: None,
     ) -> None:
-        """`engines` by name are for replicas that are taken over; `free_memory` tells the bytes free now."""
+        """`engines` by name are for replicas that run already; `free_memory` tells the bytes free now."""
         self._host = host
         self._engines = engines
         self._journal = journal
@@ -72,6 +76,7 @@ class LocalFleet:
         self._chance = chance
         self._free_memory = free_memory
         self._lives: dict[str, _Life] = {}
+        self._looks = Looks(clock)
         self._tell: Callable[[Event], None] = lambda event: None
 
     def listen(self, tell: Callable[[Event], None]) -> None:
@@ -107,6 +112,20 @@ class LocalFleet:
         if life.process is not None:
             life.ending = asyncio.ensure_future(life.process.stop())
 
+    def look_at(self, replica: str, busy: Callable[[], bool]) -> None:
+        """See Fleet. An address of somebody else is not looked at: it is not ours to start anew."""
+        life = self._lives.get(replica)
+        if life is None or life.process is None or life.asked is not None or life.member.stage != "ready":
+            return
+        member = life.member
+        engine, version = self._engines.get(member.engine), read_version(life.process.record)
+        if engine is None or version is None:
+            return
+        upstream = Upstream(address=member.address, secret=member.secret)
+        self._looks.begin(
+            replica, lambda: engine.check_ready(upstream, version), busy, lambda fault: self._condemn(life, fault)
+        )
+
     async def adopt(self, plan: NodePlan) -> tuple[Member, ...]:
         """See Fleet. What cannot prove that it is what the record says is ended."""
         found = await find_left_behind(self._host, self._engines, self._journal, self._clock)
@@ -119,6 +138,7 @@ class LocalFleet:
 
     async def close(self, *, stop_replicas: bool) -> None:
         """See Fleet."""
+        self._looks.close()
         lives = list(self._lives.values())
         if stop_replicas:
             for life in lives:
@@ -211,6 +231,12 @@ class LocalFleet:
         self._journal.record_replica({"id": life.member.id, "state": stage, "ready_at": self._clock.now()})
         self._tell(Ready(member=life.member))
 
+    def _condemn(self, life: _Life, fault: str) -> None:
+        """End a replica that is broken although its process lives: it failed."""
+        if life.process is not None and life.asked is None:
+            life.fault = fault
+            life.process.kill()
+
     async def _clear_away(self, life: _Life) -> Exit | None:
         """End what is left of a replica that did not become ready; how it ended."""
         if life.process is None:
@@ -221,8 +247,9 @@ class LocalFleet:
         return await life.process.stop()
 
     def _bury(self, life: _Life, why: str, ended: Exit | None) -> None:
-        member = life.member
+        member, why = life.member, life.fault or why
         self._lives.pop(member.id, None)
+        self._looks.end(member.id)
         asked = life.asked is not None
         self._journal.record_replica(
             {
