@@ -10,7 +10,7 @@ import asyncio
 import logging
 from collections import deque
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import partial
 from typing import Any
 
@@ -24,6 +24,7 @@ from headgate.control.fleets.fleet import Event, Fleet, Gone, Member, Ready, Sta
 from headgate.control.journal import Journal
 from headgate.control.node_plan import NodePlan, build_specs
 from headgate.control.routes import build_pipelines, build_replicas
+from headgate.control.takeback import find_able, seat_draining
 from headgate.core.chance import Chance
 from headgate.core.clock import Clock
 from headgate.core.ids import Ids
@@ -187,7 +188,11 @@ class Reconciler:
         self._due.clear()
         now = self._clock.monotonic()
         state = self._load_state(now)
-        allocation = self.allocation = decide(state)
+        decided = decide(state)
+        stopping = {name for name, drain in self._draining.items() if drain.stopping}
+        able = find_able(self._fleet.members(), stopping | self.demands.suspects())
+        seats = seat_draining(decided.seats, state.running, able, state.capacity)
+        allocation = self.allocation = replace(decided, seats=seats)
         self._histories = dict(allocation.histories)
         plan = plan_moves(state.running, allocation.seats, state.capacity)
         decision = self._record(trigger, state, allocation, plan)
@@ -229,7 +234,10 @@ class Reconciler:
             number=self._number,
             trigger=trigger,
             state=plain_state(state),
-            moves=tuple(_plain_move(move) for move in plan.moves if move.kind != "stop"),
+            moves=(
+                *({"kind": "take_back", "pipeline": one.pipeline, "replica": one.id} for one in self._returning()),
+                *(_plain_move(move) for move in plan.moves if move.kind != "stop"),
+            ),
             reason="; ".join(f"{one.pipeline} {one.before} -> {one.after}: {one.reason}" for one in allocation.changes),
         )
         self.decisions.append(decision)
@@ -249,6 +257,9 @@ class Reconciler:
 
     def _apply(self, plan: Plan, allocation: Allocation, now: float) -> None:
         reasons = {one.pipeline: one.reason for one in allocation.changes}
+        for member in self._returning():
+            self._draining.pop(member.id, None)
+            self._fleet.take_back(member.id)
         for start in plan.starts:
             if not start.after:
                 self._start(start)
@@ -257,6 +268,11 @@ class Reconciler:
         self._refresh_table()
         for stop in plan.stops:
             self._stop_if_drained(stop.replica, reasons.get(stop.pipeline, "drained"), now)
+
+    def _returning(self) -> list[Member]:
+        """Draining replicas that have a seat again."""
+        seated = {seat.replica for seat in (self.allocation.seats if self.allocation else ())}
+        return [one for one in self._fleet.members() if one.stage == "draining" and one.id in seated]
 
     def _start(self, start: Start) -> None:
         seat = start.seat

@@ -136,7 +136,9 @@ class Engine(StubEngine):
             raise UpstreamFailed("no")
 
 
-async def test_the_local_fleet_ends_a_broken_replica_as_one_that_failed(monkeypatch, tmp_path):
+async def make_fleet(monkeypatch, folder, clock, engine, events) -> tuple[LocalFleet, MemoryJournal]:
+    """A fleet with one ready replica 'r' that has no real process."""
+
     async def start(host, command, launch, *, labels, **more):
         return Process(labels)
 
@@ -145,9 +147,9 @@ async def test_the_local_fleet_ends_a_broken_replica_as_one_that_failed(monkeypa
 
     monkeypatch.setattr(local.ReplicaProcess, "start", start)
     monkeypatch.setattr(local, "wait_ready", wait_ready)
-    clock, engine, journal, events = ManualClock(), Engine(), MemoryJournal(), []
+    journal = MemoryJournal()
     fleet = LocalFleet(
-        host=SimpleNamespace(run=tmp_path), engines={"stub": engine}, journal=journal, clock=clock,
+        host=SimpleNamespace(run=folder), engines={"stub": engine}, journal=journal, clock=clock,
         chance=SeededChance(1),
     )  # fmt: skip
     fleet.listen(events.append)
@@ -159,6 +161,27 @@ async def test_the_local_fleet_ends_a_broken_replica_as_one_that_failed(monkeypa
     fleet.start(order)
     await pass_time(clock, 0.5)
     assert [one.stage for one in fleet.members()] == ["ready"]
+    return fleet, journal
+
+
+async def test_the_local_fleet_takes_back_what_drains_and_nothing_that_stops(monkeypatch, tmp_path):
+    clock = ManualClock()
+    fleet, journal = await make_fleet(monkeypatch, tmp_path, clock, Engine(), [])
+    fleet.drain("r", "idle")
+    fleet.take_back("r")
+    assert [one.stage for one in fleet.members()] == ["ready"]
+    assert (journal.replicas["r"]["state"], journal.replicas["r"]["reason"]) == ("ready", None)
+    fleet.drain("r", "idle")
+    fleet.stop("r", "idle")
+    fleet.take_back("r")
+    assert [one.stage for one in fleet.members()] == ["draining"]
+    await pass_time(clock, 1.0)
+    assert fleet.members() == () and journal.replicas["r"]["reason"] == "idle"
+
+
+async def test_the_local_fleet_ends_a_broken_replica_as_one_that_failed(monkeypatch, tmp_path):
+    clock, engine, events = ManualClock(), Engine(), []
+    fleet, journal = await make_fleet(monkeypatch, tmp_path, clock, engine, events)
     fleet.look_at("r", lambda: False)
     fleet.look_at("another", lambda: False)
     await pass_time(clock, 5.0)

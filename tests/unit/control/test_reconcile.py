@@ -65,6 +65,47 @@ async def test_a_drain_waits_for_requests_in_flight():
         assert world.ready("b")
 
 
+async def test_a_draining_replica_is_taken_back_when_it_is_wanted_again():
+    async with World(make_plan(cores=1, a={}, b={"weight": 50.0})) as world:
+        world.work = {"a": (1, 0)}
+        await world.run(2.0)
+        first = world.ready("a")[0]
+        world.work, world.in_flight = {"a": (0, 1), "b": (1, 0)}, {first: 1}
+        await world.run(3.0)
+        assert world.did() == ["start", "drain"]
+        world.work = {"a": (1, 1)}
+        await world.run(0.3)
+        assert world.did() == ["start", "drain", "take back"] and world.ready("a") == [first]
+        assert world.tables[-1].replicas[first].state == "ready"
+        assert world.reconciler.decisions[-1].moves == ({"kind": "take_back", "pipeline": "a", "replica": first},)
+        world.in_flight = {}
+        await world.run(0.3)
+        assert world.ready("a") == [first], "what ends now ends no drain"
+        world.work = {"b": (1, 0)}
+        await world.run(3.0)
+        assert world.did() == ["start", "drain", "take back", "drain", "stop", "start"] and world.ready("b")
+
+
+@pytest.mark.parametrize("trouble", ["suspect", "stopping", "changed"])
+async def test_one_that_fails_or_stops_or_is_outdated_is_not_taken_back(trouble):
+    async with World(make_plan(cores=2, a={"floor": 1})) as world:
+        await world.run(0.5)
+        first = world.ready("a")[0]
+        world.in_flight = {first: 1} if trouble != "stopping" else {}
+        world.reconciler.apply_plan(world.change("a", floor=0, idle_s=0.1))
+        await world.run(0.01 if trouble == "stopping" else 2.0, step=0.01)
+        while trouble == "stopping" and "stop" not in world.did():
+            await world.run(0.01, step=0.01)
+        assert world.did()[:2] == ["start", "drain"] and world.fleet.members()
+        world.suspects = (first,) if trouble == "suspect" else ()
+        if trouble == "changed":
+            world.reconciler.apply_plan(replace(world.plan, models={"a": make_model("a", digest="sha256:2")}))
+        world.work = {"a": (1, 0)}
+        await world.run(1.0)
+        assert "take back" not in world.did()
+        assert world.ready("a") and first not in world.ready("a")
+
+
 async def test_a_report_from_before_the_drain_proves_nothing():
     async with World(make_plan(cores=1, a={}, b={})) as world:
         world.work = {"a": (1, 0)}

@@ -70,6 +70,13 @@ class FakeFleet:
         self._members[replica] = replace(self._members[replica], stage="draining")
         self._note("drain", self._members[replica].pipeline)
 
+    def take_back(self, replica: str) -> None:
+        """See Fleet."""
+        member = self._members[replica]
+        if member.stage == "draining" and replica not in self._stopping:
+            self._members[replica] = replace(member, stage="ready")
+            self._note("take back", member.pipeline)
+
     def stop(self, replica: str, reason: str) -> None:
         """Gone after `stop_s`."""
         if replica not in self._members or replica in self._stopping:

@@ -123,6 +123,10 @@ class Fleet(Protocol):
         """Mark a replica as draining. Whoever routes to it must stop doing so."""
         ...
 
+    def take_back(self, replica: str) -> None:
+        """Have a replica that drains serve again. Not once it is being stopped."""
+        ...
+
     def stop(self, replica: str, reason: str) -> None:
         """End a replica. Gone follows. A second call does nothing."""
         ...

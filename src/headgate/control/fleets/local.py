@@ -102,6 +102,13 @@ class LocalFleet:
             self._change(life, replace(life.member, stage="draining"))
             self._journal.record_replica({"id": replica, "state": "draining", "reason": reason})
 
+    def take_back(self, replica: str) -> None:
+        """See Fleet."""
+        life = self._lives.get(replica)
+        if life is not None and life.member.stage == "draining" and life.asked is None:
+            self._change(life, replace(life.member, stage="ready"))
+            self._journal.record_replica({"id": replica, "state": "ready", "reason": None})
+
     def stop(self, replica: str, reason: str) -> None:
         """See Fleet."""
         life = self._lives.get(replica)
