@@ -1,0 +1,121 @@
+"""Who gets how many replicas, given value curves and prices, and how far that may be from the best possible.
+
+Floors first, then class by class the allocation with the highest value less costs that fits the pools: prices
+from the relaxed problem (`bound`), whole replicas from the prices (`exchange`). The answer carries its
+certificate: an upper bound that the prices prove. Knows nothing of nodes, devices, memory or time.
+"""
+
+from __future__ import annotations
+
+import numpy as np
+
+from headgate.allocation.bound import find_bound
+from headgate.allocation.exchange import Effort, choose_mixes
+from headgate.allocation.floors import seat_floors
+from headgate.allocation.mixes import SLACK, Mixes, list_mixes
+from headgate.allocation.problem import Curves, Floats, Ints, Problem, Solution, worth_of
+
+__all__ = ["Effort", "Problem", "Solution", "solve", "worth_of"]
+
+
+def solve(problem: Problem, *, prices: Floats | None = None, effort: Effort | None = None) -> Solution:
+    """The allocation with nearly the highest value, and the bound that proves how near.
+
+    `prices` [R, P] of an earlier solution of a like problem make it faster and the bound no worse. The same
+    problem gives the same answer; the order of pipelines and options does not change its value.
+    """
+    curves = Curves(problem.loads, problem.values)
+    order, slots = _canonical(problem)
+    seats = seat_floors(problem, curves, order, slots)
+    seated = np.bincount(problem.pipeline, seats, problem.pipelines).astype(np.int64)
+    ranks = np.unique(problem.rank)
+    found = np.zeros((len(ranks), problem.pools))
+    counts, gains, bound = seats.copy(), np.zeros(problem.pipelines), 0.0
+    taken = problem.units * seats
+    for number, rank in enumerate(ranks):
+        members = order[problem.rank[order] == rank]
+        mine = problem.rank[problem.pipeline] == rank
+        room = problem.capacity - np.bincount(problem.pool, np.where(mine, 0.0, taken), problem.pools)
+        mixes = list_mixes(problem, curves, members, slots[members], seated[members], np.maximum(room, 0.0))
+        warm = prices[number] if prices is not None and prices.shape == found.shape else None
+        proof = find_bound(mixes, room, warm)
+        safe = mixes.firsts((mixes.counts == _by_slot(seats, slots[members])[:, mixes.owner]).all(axis=0))
+        chosen = choose_mixes(mixes, proof, room, safe, effort or Effort())
+        there = slots[members] >= 0
+        counts[slots[members][there]] = mixes.counts[:, chosen.mix].T[there]
+        taken = problem.units * counts
+        found[number] = proof.prices
+        bound += chosen.bound
+        gains[members] = _gains(mixes, chosen.mix)
+    counts = _spend_idle(problem, curves, counts)
+    value = worth_of(problem, counts)
+    unseated = np.minimum(problem.floor, problem.cap) - seated
+    return Solution(
+        counts=counts, prices=found, value=value, bound=max(bound, value), gains=gains, unseated=unseated
+    )  # fmt: skip
+
+
+def _canonical(problem: Problem) -> tuple[Ints, Ints]:
+    """Pipelines [I] in an order that follows from what they are, and their options [I, S], at the right (-1: none).
+
+    Why: ties are broken by place, so places must not depend on the order in which the caller lists things.
+    """
+    sign = np.sqrt(np.arange(2.0, 2.0 + 8))
+    columns = (
+        problem.pool, problem.units, problem.speed, problem.cost, problem.now, problem.start_cost, problem.stop_cost,
+    )  # fmt: skip
+    mark = sum((weight * np.sin(1.0 + column) for weight, column in zip(sign, columns, strict=False)), np.zeros(()))
+    by_mark = np.lexsort((mark, problem.pipeline))
+    weights = np.sqrt(np.arange(3.0, 3.0 + problem.loads.shape[1]))
+    own = (problem.values * weights + problem.loads / weights).sum(axis=1)
+    own = own + sign[0] * problem.floor + sign[1] * problem.cap + sign[3] * problem.rank
+    key = own + np.bincount(problem.pipeline[by_mark], mark[by_mark], problem.pipelines)
+    width = np.bincount(problem.pipeline, minlength=problem.pipelines)
+    most = int(width.max(initial=1))
+    slots = np.full((problem.pipelines, most), -1)
+    within = np.arange(problem.options) - np.repeat(np.cumsum(width) - width, width)
+    owner = problem.pipeline[by_mark]
+    slots[owner, most - width[owner] + within] = by_mark
+    return np.argsort(key, kind="stable"), slots
+
+
+def _by_slot(counts: Ints, slots: Ints) -> Ints:
+    """Counts [S, I] of the options `slots` [I, S]; none where there is no option."""
+    return np.where(slots >= 0, counts[slots], 0).T
+
+
+def _gains(mixes: Mixes, chosen: Ints) -> Floats:
+    """What each further replica brings each pipeline [I], going on by the way that brings most for each."""
+    total = mixes.counts.sum(axis=0)
+    further = total - total[chosen][mixes.owner]
+    gain = (mixes.worth - mixes.worth[chosen][mixes.owner]) / np.maximum(further, 1)
+    return np.maximum.reduceat(np.where(further > 0, gain, 0.0), mixes.first).clip(0.0)
+
+
+def _spend_idle(problem: Problem, curves: Curves, counts: Ints) -> Ints:
+    """`counts` with further replicas where there is room and they cost nothing, those that run already first.
+
+    Why after all classes: what helps nobody must not be taken from those who come later.
+    """
+    counts = counts.copy()
+    free = problem.capacity - np.bincount(problem.pool, problem.units * counts, problem.pools)
+    total = np.bincount(problem.pipeline, counts, problem.pipelines)
+    while True:
+        more = (problem.units <= free[problem.pool] + SLACK) & (total < problem.cap)[problem.pipeline]
+        if not more.any():
+            return counts
+        k = np.flatnonzero(more)
+        owner = problem.pipeline[k]
+        work = np.bincount(problem.pipeline, problem.speed * counts, problem.pipelines)[owner]
+        gain = curves.at(owner, work + problem.speed[k]) - curves.at(owner, work) - problem.cost[k]
+        runs = counts[k] < problem.now[k]
+        gain = gain + np.where(runs, problem.stop_cost[k], -problem.start_cost[k])
+        good = np.flatnonzero(gain >= -1e-12)
+        if not len(good):
+            return counts
+        for place in good[np.lexsort((problem.rank[owner[good]], ~runs[good], -gain[good]))]:
+            option, i = int(k[place]), int(owner[place])
+            if total[i] < problem.cap[i] and problem.units[option] <= free[problem.pool[option]] + SLACK:
+                counts[option] += 1
+                total[i] += 1
+                free[problem.pool[option]] -= problem.units[option]
