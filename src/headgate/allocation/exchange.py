@@ -18,11 +18,16 @@ from headgate.allocation.problem import Floats, Ints
 
 @dataclass(frozen=True, slots=True)
 class Effort:
-    """How hard the search tries: `rounds` of joint changes, of `core` pipelines each, `width` partial answers."""
+    """How hard the search tries: `rounds` of joint changes of `core` pipelines each, with `width` partial answers,
+    while the gap is above `enough`. With no more pipelines than `whole`, one search over all, `width_whole` wide,
+    that mostly proves the best."""
 
-    rounds: int = 6
-    core: int = 12
-    width: int = 600
+    rounds: int = 1
+    core: int = 8
+    width: int = 100
+    enough: float = 0.002
+    whole: int = 16
+    width_whole: int = 2000
 
 
 @dataclass(frozen=True, slots=True)
@@ -33,56 +38,57 @@ class Chosen:
     bound: float
 
 
-def choose_mixes(mixes: Mixes, bound: Bound, room: Floats, seated: Ints, effort: Effort) -> Chosen:
-    """One mix for each pipeline that together fit `room` [P]. `seated` [I] are mixes that fit for certain."""
+def choose_mixes(mixes: Mixes, bound: Bound, room: Floats, seats: Ints, effort: Effort) -> Chosen:
+    """One mix for each pipeline that together fit `room` [P]. `seats` [S, I] are counts that fit for certain."""
     chosen = _relieve(mixes, bound, room, mixes.firsts(bound.regret <= 0.0))
     if chosen is None:
-        chosen = seated
+        chosen = mixes.firsts((mixes.counts == seats[:, mixes.owner]).all(axis=0))
     chosen = _fill(mixes, bound, room, chosen)
-    proven = bound.value
-    worst = 0
+    if len(chosen) <= effort.whole:
+        everyone = np.arange(len(chosen))
+        chosen, missed = _search(mixes, bound, room, chosen, everyone, effort.width_whole)
+        return Chosen(chosen, max(float(mixes.worth[chosen].sum()), bound.value - missed))
+    skip = 0
     for _ in range(effort.rounds):
-        value = float(mixes.worth[chosen].sum())
-        if proven - value <= 1e-9 * max(1.0, abs(proven)):
+        if bound.value - float(mixes.worth[chosen].sum()) <= effort.enough * abs(bound.value):
             break
-        core = _ambiguous(mixes, bound, chosen, worst, effort.core)
-        better, missed = _search(mixes, bound, room, chosen, core, effort.width)
-        if len(core) == len(chosen):
-            chosen = better
-            value = float(mixes.worth[chosen].sum())
-            proven = min(proven, max(value, bound.value - missed))
-            break
-        worst = 0 if (better != chosen).any() else worst + effort.core
+        core = _ambiguous(mixes, bound, chosen, skip, effort.core)
+        better, _missed = _search(mixes, bound, room, chosen, core, effort.width)
+        skip = 0 if (better != chosen).any() else skip + effort.core
         chosen = _fill(mixes, bound, room, better)
-    return Chosen(chosen, proven)
+    return Chosen(chosen, bound.value)
 
 
 def _relieve(mixes: Mixes, bound: Bound, room: Floats, chosen: Ints) -> Ints | None:
     """`chosen` with smaller mixes until no pool is over its capacity; None where that does not work out."""
     chosen = chosen.copy()
+    looked_at = 4 * len(chosen)
     for _ in range(24):
         over = mixes.use[:, chosen].sum(axis=1) - room
         bad = over > SLACK
         if not bad.any():
             return chosen
-        freed = mixes.use[:, chosen][:, mixes.owner] - mixes.use
-        share = np.where(bad, over, 1.0)[:, None]
-        relief = np.where(bad[:, None], np.minimum(freed / share, 1.0), 0.0).sum(axis=0)
-        fits = (freed >= np.where(bad, 0.0, over)[:, None] - SLACK).all(axis=0)
         loss = bound.regret - bound.regret[chosen][mixes.owner]
-        score = np.where(fits & (relief > SLACK), -loss / np.maximum(relief, SLACK), -np.inf)
-        best = mixes.best(score)
-        best = best[score[best] > -np.inf]
-        for c in best[np.argsort(-score[best], kind="stable")]:
-            old = chosen[mixes.owner[c]]
-            change = mixes.use[:, c] - mixes.use[:, old]
-            if change[over > SLACK].min(initial=0.0) < -SLACK and (change <= np.maximum(-over, 0.0) + SLACK).all():
-                chosen[mixes.owner[c]] = c
+        near = np.arange(len(loss))
+        if looked_at < len(loss):
+            near = np.flatnonzero(loss <= np.partition(loss, looked_at)[looked_at])
+        owner = mixes.owner[near]
+        freed = mixes.use[:, chosen[owner]] - mixes.use[:, near]
+        relief = (np.minimum(freed[bad] / over[bad][:, None], 1.0)).sum(axis=0)
+        fits = (freed >= np.where(bad, 0.0, over)[:, None] - SLACK).all(axis=0) & (relief > SLACK)
+        able = np.flatnonzero(fits)
+        applied = False
+        for place in able[np.argsort(loss[near[able]] / relief[able], kind="stable")]:
+            c, i = int(near[place]), int(owner[place])
+            change = mixes.use[:, c] - mixes.use[:, chosen[i]]
+            if change[over > SLACK].min() < -SLACK and (change <= np.maximum(-over, 0.0) + SLACK).all():
+                chosen[i], applied = c, True
                 over = over + change
                 if (over <= SLACK).all():
                     return chosen
-        if not len(best):
+        if not applied and looked_at >= len(loss):
             return None
+        looked_at *= 4
     return None
 
 
@@ -90,26 +96,24 @@ def _fill(mixes: Mixes, bound: Bound, room: Floats, chosen: Ints) -> Ints:
     """`chosen` with single pipelines' mixes changed for more valuable ones while any fits."""
     chosen = chosen.copy()
     for _ in range(64):
-        free = room - mixes.use[:, chosen].sum(axis=1)
-        gain = mixes.worth - mixes.worth[chosen][mixes.owner]
-        hopeful = np.flatnonzero(gain > SLACK)
+        free = np.maximum(room - mixes.use[:, chosen].sum(axis=1), 0.0)
+        loss = bound.regret - bound.regret[chosen][mixes.owner]
+        # Why enough: a gain is the price of the units taken less the regret added, and `free` is all there is.
+        hopeful = np.flatnonzero(loss < bound.prices @ free + SLACK)
         owner = mixes.owner[hopeful]
-        more = mixes.use[:, hopeful] - mixes.use[:, chosen[owner]]
-        hopeful = hopeful[(more <= np.maximum(free, 0.0)[:, None] + SLACK).all(axis=0)]
+        hopeful = hopeful[mixes.worth[hopeful] > mixes.worth[chosen[owner]] + SLACK]
+        more = mixes.use[:, hopeful] - mixes.use[:, chosen[mixes.owner[hopeful]]]
+        hopeful = hopeful[(more <= free[:, None] + SLACK).all(axis=0)]
         if not len(hopeful):
             return chosen
         # Least regret first: that is the gain beyond what the units are worth to the others.
-        owner = mixes.owner[hopeful]
-        loss = bound.regret[hopeful] - bound.regret[chosen[owner]]
         done: set[int] = set()
-        for place in np.argsort(loss, kind="stable")[:256]:
-            c, i = int(hopeful[place]), int(owner[place])
-            if i in done:
-                continue
+        for c in hopeful[np.argsort(loss[hopeful], kind="stable")[:256]]:
+            i = int(mixes.owner[c])
             change = mixes.use[:, c] - mixes.use[:, chosen[i]]
-            if (change <= np.maximum(free, 0.0) + SLACK).all():
+            if i not in done and (change <= free + SLACK).all():
                 done.add(i)
-                free = free - change
+                free = np.maximum(free - change, 0.0)
                 chosen[i] = c
     return chosen
 

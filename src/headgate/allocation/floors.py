@@ -40,7 +40,9 @@ def _seat(problem: Problem, slots: Ints, floor: Ints, order: Ints) -> Ints:
     for i in order:
         mine = slots[i][slots[i] >= 0]
         for _ in range(int(floor[i])):
-            left = (free[problem.pool[mine]] - problem.units[mine]) / np.maximum(problem.capacity[problem.pool[mine]], SLACK)
+            left = (free[problem.pool[mine]] - problem.units[mine]) / np.maximum(
+                problem.capacity[problem.pool[mine]], SLACK
+            )
             k = int(mine[np.argmax(left)])
             if left.max() < -SLACK:
                 there = next((int(one) for one in mine if _make_room(problem, slots, seats, free, int(one))), None)

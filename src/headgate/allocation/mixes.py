@@ -50,31 +50,38 @@ def list_mixes(problem: Problem, curves: Curves, members: Ints, slots: Ints, lea
 
     `least` [I] replicas must be in each mix, and each must fit `room` [P] alone.
     """
-    number = np.arange(len(members))
-    owner, work, total, costs = number, np.zeros(len(members)), np.zeros(len(members), np.int64), np.zeros(len(members))
+    owner, total = np.arange(len(members)), np.zeros(len(members), np.int64)
+    work, costs = np.zeros(len(members)), np.zeros(len(members))
     counts: list[Ints] = []
     limits = _option_limits(problem, slots, room)
+    # Why one entry more: an option that is not there (-1) has none now, adds nothing and costs nothing.
+    now, speed = np.append(problem.now, 0), np.append(problem.speed, 1.0)
     enough, cap = curves.enough[members], problem.cap[members]
     for slot in range(slots.shape[1]):
         k = slots[:, slot][owner]
-        needed = np.ceil((enough[owner] - work) / problem.speed[k] - SLACK).astype(np.int64)
+        needed = np.ceil((enough[owner] - work) / speed[k] - SLACK).astype(np.int64)
         # Why `now` counts: replicas that are there may be cheaper to keep than to stop, needed or not.
-        most = np.maximum(np.maximum(needed, problem.now[k]), least[owner] - total)
+        most = np.maximum(np.maximum(needed, now[k]), least[owner] - total)
         most = np.maximum(np.minimum(np.minimum(most, limits[:, slot][owner]), cap[owner] - total), 0)
-        length = most + 1
-        ends = np.cumsum(length)
-        back = np.repeat(np.arange(len(owner)), length)
-        added = np.arange(ends[-1]) - (ends - length)[back]
-        k = k[back]
-        change = added - problem.now[k]
-        rise = np.where(change > 0, problem.start_cost[k], -problem.stop_cost[k]) * change
-        # Why where: an option that is not there has none now and can get none, so it costs nothing.
-        costs = costs[back] + np.where(slots[:, slot][owner[back]] >= 0, problem.cost[k] * added + rise, 0.0)
-        work = work[back] + problem.speed[k] * added
+        ends = np.cumsum(most + 1)
+        back = np.repeat(np.arange(len(owner)), most + 1)
+        added = np.arange(ends[-1]) - (ends - most - 1)[back]
+        table = _cost_table(problem, int(most.max()))
+        costs = costs[back] + table.ravel()[(np.where(k < 0, problem.options, k) * table.shape[1])[back] + added]
+        work = work[back] + speed[k][back] * added
         total = total[back] + added
         owner = owner[back]
         counts = [*(held[back] for held in counts), added]
-    return _sensible(problem, curves, members, slots, least, room, owner, np.stack(counts), work, total, costs)
+    return _sensible(problem, curves, members, slots, least, room, owner, counts, work, total, costs)
+
+
+def _cost_table(problem: Problem, most: int) -> Floats:
+    """What 0..most replicas of each option cost [K + 1, most + 1]: straight on both sides of `now`; last row zero."""
+    table = np.zeros((problem.options + 1, most + 1))
+    change = np.arange(most + 1) - problem.now[:, None]
+    table[:-1] = problem.cost[:, None] * np.arange(most + 1)
+    table[:-1] += np.where(change > 0, problem.start_cost[:, None], -problem.stop_cost[:, None]) * change
+    return table
 
 
 def _option_limits(problem: Problem, slots: Ints, room: Floats) -> Ints:
@@ -85,21 +92,21 @@ def _option_limits(problem: Problem, slots: Ints, room: Floats) -> Ints:
 
 def _sensible(
     problem: Problem, curves: Curves, members: Ints, slots: Ints, least: Ints, room: Floats,
-    owner: Ints, counts: Ints, work: Floats, total: Ints, costs: Floats,
+    owner: Ints, counts: list[Ints], work: Floats, total: Ints, costs: Floats,
 ) -> Mixes:  # fmt: skip
     """Those mixes that fit, have enough replicas and are worth more than with one replica of the last slot less."""
     worth = curves.at(members[owner], work) - costs
     good = total >= least[owner]
-    better = (counts[-1, 1:] == 0) | ~good[:-1] | (worth[1:] > worth[:-1])
-    good[1:] &= better
+    good[1:] &= (counts[-1][1:] == 0) | ~good[:-1] | (worth[1:] > worth[:-1])
     kept = np.flatnonzero(good)
-    counts, owner, worth = counts[:, kept], owner[kept], worth[kept]
+    held, owner, worth = np.stack([count[kept] for count in counts]), owner[kept], worth[kept]
     use = np.zeros((problem.pools, len(kept)))
-    everyone = np.arange(len(kept))
-    for slot in range(len(counts)):
-        k = slots[:, slot][owner]
-        use[problem.pool[k], everyone] += problem.units[k] * counts[slot]
-    kept = np.flatnonzero((use <= room[:, None] + SLACK).all(axis=0))
-    owner = owner[kept]
-    first = np.searchsorted(owner, np.arange(len(members)))
-    return Mixes(owner, first, counts[:, kept], use[:, kept], worth[kept])
+    flat, everyone = use.ravel(), np.arange(len(kept))
+    for slot in range(len(held)):
+        k = slots[:, slot]
+        flat[(problem.pool[k] * len(kept))[owner] + everyone] += problem.units[k][owner] * held[slot]
+    fits = (use <= room[:, None] + SLACK).all(axis=0)
+    if not fits.all():
+        kept = np.flatnonzero(fits)
+        owner, held, use, worth = owner[kept], held[:, kept], use[:, kept], worth[kept]
+    return Mixes(owner, np.searchsorted(owner, np.arange(len(members))), held, use, worth)

@@ -39,9 +39,9 @@ def solve(problem: Problem, *, prices: Floats | None = None, effort: Effort | No
         mixes = list_mixes(problem, curves, members, slots[members], seated[members], np.maximum(room, 0.0))
         warm = prices[number] if prices is not None and prices.shape == found.shape else None
         proof = find_bound(mixes, room, warm)
-        safe = mixes.firsts((mixes.counts == _by_slot(seats, slots[members])[:, mixes.owner]).all(axis=0))
-        chosen = choose_mixes(mixes, proof, room, safe, effort or Effort())
         there = slots[members] >= 0
+        safe = np.where(there, seats[slots[members]], 0).T
+        chosen = choose_mixes(mixes, proof, room, safe, effort or Effort())
         counts[slots[members][there]] = mixes.counts[:, chosen.mix].T[there]
         taken = problem.units * counts
         found[number] = proof.prices
@@ -77,11 +77,6 @@ def _canonical(problem: Problem) -> tuple[Ints, Ints]:
     owner = problem.pipeline[by_mark]
     slots[owner, most - width[owner] + within] = by_mark
     return np.argsort(key, kind="stable"), slots
-
-
-def _by_slot(counts: Ints, slots: Ints) -> Ints:
-    """Counts [S, I] of the options `slots` [I, S]; none where there is no option."""
-    return np.where(slots >= 0, counts[slots], 0).T
 
 
 def _gains(mixes: Mixes, chosen: Ints) -> Floats:
