@@ -10,8 +10,8 @@ from headgate.core.chat import Call
 from headgate.core.errors import BadRequest
 from headgate.core.table import PipelineRoute
 from headgate.gateway.wire.body import validate
-from headgate.gateway.wire.limits import check_fits, text_bytes
-from headgate.serving.schema import check_schema
+from headgate.gateway.wire.limits import check_fits, check_messages, text_bytes
+from headgate.serving.schema import MAX_STEPS_TOGETHER, check_schema
 
 
 class Wire(BaseModel):
@@ -240,10 +240,14 @@ def read_chat(parsed: dict[str, Any], route: PipelineRoute, honoured: frozenset[
 
 
 def _refuse_too_many(messages: object, route: PipelineRoute) -> None:
-    """Refuse, before each is looked at, more messages than the context has tokens. Raises ContextOverflow."""
+    """Refuse, before each is looked at, more messages than there may be, or than the context has tokens.
+
+    Raises BadRequest or ContextOverflow.
+    """
     if not isinstance(messages, list):
         return
     told = cast("list[object]", messages)
+    check_messages(len(told), "messages")
     if len(told) >= route.context:
         said = [cast("dict[str, object]", one) for one in told if isinstance(one, dict)]
         texts = [one.get("content") for one in said if one.get("role") == "user"]
@@ -251,9 +255,10 @@ def _refuse_too_many(messages: object, route: PipelineRoute) -> None:
 
 
 def _read_tools(request: ChatRequest) -> None:
+    left = MAX_STEPS_TOGETHER
     for index, tool in enumerate(request.tools or ()):
         if tool.function.parameters is not None:
-            check_schema(tool.function.parameters, f"tools.{index}.function.parameters")
+            left -= check_schema(tool.function.parameters, f"tools.{index}.function.parameters", left)
 
 
 def read_schema(request: Sampling) -> dict[str, Any] | None:

@@ -5,11 +5,25 @@ The exact count needs the model's tokenizer; these bounds never refuse what woul
 
 from __future__ import annotations
 
-from headgate.core.errors import ContextOverflow
+from headgate.core.errors import BadRequest, ContextOverflow
 from headgate.core.table import PipelineRoute
 
 # The longest token of the common open vocabularies is a run of 128 spaces (Llama 3, Qwen 2.5); twice that is safe.
 LONGEST_TOKEN_BYTES = 256
+
+# Why a plain limit: some templates leave empty messages out, so no number of them certainly overflows a context. A turn
+# of a real conversation takes some tens of tokens, so this many fill the largest contexts served.
+MESSAGES_MAX = 4096
+
+
+def check_messages(count: int, param: str) -> None:
+    """Raise BadRequest when a conversation has more messages than any request may have."""
+    if count > MESSAGES_MAX:
+        raise BadRequest(
+            f"'{param}' holds {count} messages; at most {MESSAGES_MAX} in one request. Leave out the oldest, or join "
+            "several into one.",
+            param=param,
+        )
 
 
 def check_fits(

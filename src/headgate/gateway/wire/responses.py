@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any, Literal, cast
 
 from pydantic import Field, model_validator
 
@@ -11,6 +11,7 @@ from headgate.core.errors import BadRequest
 from headgate.core.table import PipelineRoute
 from headgate.gateway.wire.body import validate
 from headgate.gateway.wire.chat import TextPart, Wire, read_chat
+from headgate.gateway.wire.limits import check_messages
 
 
 class InputMessage(Wire):
@@ -73,6 +74,8 @@ def read_response(
             )
     if parsed.get("tools"):
         raise BadRequest("'tools' are not served here; use /v1/chat/completions for tool calls.", param="tools")
+    if isinstance(told := parsed.get("input"), list):
+        check_messages(len(cast("list[object]", told)), "input")
     request = validate(ResponseRequest, parsed)
     chat: dict[str, Any] = {"model": request.model, "messages": _messages(request)}
     for theirs, ours in (
