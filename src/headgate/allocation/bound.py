@@ -13,7 +13,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from headgate.allocation.mixes import Mixes
-from headgate.allocation.problem import Floats, Ints
+from headgate.allocation.problem import Floats
 
 NEAR = 2.0
 SMALL = 1200
@@ -40,7 +40,7 @@ class Bound:
 def find_bound(mixes: Mixes, room: Floats, warm: Floats | None) -> Bound:
     """Prices that make the bound nearly as low as it gets. `warm` [P] are those of a like problem."""
     top = mixes.best(mixes.worth)
-    asked = mixes.use[:, top].sum(axis=1)
+    asked = mixes.use.take(top, axis=1).sum(axis=1)
     spread = float((mixes.worth[top] - np.minimum.reduceat(mixes.worth, mixes.first)).sum())
     tight = asked > room
     if not tight.any() or spread <= 0.0:

@@ -64,7 +64,7 @@ def _relieve(mixes: Mixes, bound: Bound, room: Floats, chosen: Ints) -> Ints | N
     chosen = chosen.copy()
     looked_at = 4 * len(chosen)
     for _ in range(24):
-        over = mixes.use[:, chosen].sum(axis=1) - room
+        over = mixes.use.take(chosen, axis=1).sum(axis=1) - room
         bad = over > SLACK
         if not bad.any():
             return chosen
@@ -73,7 +73,7 @@ def _relieve(mixes: Mixes, bound: Bound, room: Floats, chosen: Ints) -> Ints | N
         if looked_at < len(loss):
             near = np.flatnonzero(loss <= np.partition(loss, looked_at)[looked_at])
         owner = mixes.owner[near]
-        freed = mixes.use[:, chosen[owner]] - mixes.use[:, near]
+        freed = mixes.use.take(chosen[owner], axis=1) - mixes.use.take(near, axis=1)
         relief = (np.minimum(freed[bad] / over[bad][:, None], 1.0)).sum(axis=0)
         fits = (freed >= np.where(bad, 0.0, over)[:, None] - SLACK).all(axis=0) & (relief > SLACK)
         able = np.flatnonzero(fits)
@@ -96,19 +96,19 @@ def _fill(mixes: Mixes, bound: Bound, room: Floats, chosen: Ints) -> Ints:
     """`chosen` with single pipelines' mixes changed for more valuable ones while any fits."""
     chosen = chosen.copy()
     for _ in range(64):
-        free = np.maximum(room - mixes.use[:, chosen].sum(axis=1), 0.0)
+        free = np.maximum(room - mixes.use.take(chosen, axis=1).sum(axis=1), 0.0)
         loss = bound.regret - bound.regret[chosen][mixes.owner]
         # Why enough: a gain is the price of the units taken less the regret added, and `free` is all there is.
         hopeful = np.flatnonzero(loss < bound.prices @ free + SLACK)
         owner = mixes.owner[hopeful]
         hopeful = hopeful[mixes.worth[hopeful] > mixes.worth[chosen[owner]] + SLACK]
-        more = mixes.use[:, hopeful] - mixes.use[:, chosen[mixes.owner[hopeful]]]
+        more = mixes.use.take(hopeful, axis=1) - mixes.use.take(chosen[mixes.owner[hopeful]], axis=1)
         hopeful = hopeful[(more <= free[:, None] + SLACK).all(axis=0)]
         if not len(hopeful):
             return chosen
         # Least regret first: that is the gain beyond what the units are worth to the others.
         done: set[int] = set()
-        for c in hopeful[np.argsort(loss[hopeful], kind="stable")[:256]]:
+        for c in hopeful[np.argsort(loss[hopeful], kind="stable")[:64]]:
             i = int(mixes.owner[c])
             change = mixes.use[:, c] - mixes.use[:, chosen[i]]
             if i not in done and (change <= free + SLACK).all():
@@ -137,17 +137,17 @@ def _search(
     the mixes [I] and the smallest regret that an answer not looked at can have: no answer for these pipelines
     has less regret than the smaller of that and the one found.
     """
-    free = room - mixes.use[:, chosen].sum(axis=1) + mixes.use[:, chosen[core]].sum(axis=1)
+    free = room - mixes.use.take(chosen, axis=1).sum(axis=1) + mixes.use.take(chosen[core], axis=1).sum(axis=1)
     prices = bound.prices
-    limit = float(bound.regret[chosen[core]].sum() + prices @ (free - mixes.use[:, chosen[core]].sum(axis=1)))
+    limit = float(bound.regret[chosen[core]].sum() + prices @ (free - mixes.use.take(chosen[core], axis=1).sum(axis=1)))
     ends = np.append(mixes.first[1:], len(mixes.worth))
     ways = [mixes.first[i] + np.flatnonzero(bound.regret[mixes.first[i] : ends[i]] < limit - SLACK) for i in core]
     if any(not len(way) for way in ways):
         return chosen, limit
     # Wide choices last: the set of partial answers stays small for longer.
     order = sorted(range(len(core)), key=lambda place: (len(ways[place]), place))
-    lowest = [mixes.use[:, ways[place]].min(axis=1) for place in order]
-    highest = [mixes.use[:, ways[place]].max(axis=1) for place in order]
+    lowest = [mixes.use.take(ways[place], axis=1).min(axis=1) for place in order]
+    highest = [mixes.use.take(ways[place], axis=1).max(axis=1) for place in order]
     least, most = sum(lowest, np.zeros_like(room)), sum(highest, np.zeros_like(room))
     used, regret = np.zeros((len(room), 1)), np.zeros(1)
     trail: list[tuple[Ints, Ints]] = []
@@ -155,11 +155,13 @@ def _search(
     for step, place in enumerate(order):
         way = ways[place]
         least, most = least - lowest[step], most - highest[step]
-        parts = (used[:, :, None] + mixes.use[:, way][:, None, :]).reshape(len(room), -1)
+        parts = (used[:, :, None] + mixes.use.take(way, axis=1)[:, None, :]).reshape(len(room), -1)
         sums = (regret[:, None] + bound.regret[way][None, :]).ravel()
         idle = np.maximum((free - most)[:, None] - parts, 0.0)
         good = (sums + prices @ idle < limit - SLACK) & (parts <= (free - least)[:, None] + SLACK).all(axis=0)
         kept = np.flatnonzero(good)
+        if len(kept) > width // 8:
+            kept = kept[_best_of_equal_use(parts[:, kept], sums[kept])]
         if len(kept) > width:
             low = sums[kept] + prices @ idle[:, kept]
             ranked = np.argsort(low, kind="stable")
@@ -176,3 +178,15 @@ def _search(
         result[core[order[step]]] = mix[at]
         at = int(back[at])
     return result, missed
+
+
+def _best_of_equal_use(used: Floats, regret: Floats) -> Ints:
+    """Of the partial answers that use the same units [P, F] those with the least regret [F]; indices, rising.
+
+    Why: what comes after depends on the units used alone, so in one pool this makes the search exact and short.
+    """
+    rows = np.round(used, 6)
+    order = np.lexsort((regret, *rows))
+    rows = rows[:, order]
+    fresh = np.append(True, (rows[:, 1:] != rows[:, :-1]).any(axis=0))
+    return np.sort(order[fresh])

@@ -33,7 +33,7 @@ class Mixes:
         """The mixes at `keep` (rising indices, one for each pipeline at least)."""
         owner = self.owner[keep]
         first = np.searchsorted(owner, np.arange(len(self.first)))
-        return Mixes(owner, first, self.counts[:, keep], self.use[:, keep], self.worth[keep])
+        return Mixes(owner, first, self.counts.take(keep, axis=1), self.use.take(keep, axis=1), self.worth[keep])
 
     def best(self, score: Floats) -> Ints:
         """The index [I] of each pipeline's first mix with the highest `score` [C]."""
@@ -50,10 +50,13 @@ def list_mixes(problem: Problem, curves: Curves, members: Ints, slots: Ints, lea
 
     `least` [I] replicas must be in each mix, and each must fit `room` [P] alone.
     """
-    owner, total = np.arange(len(members)), np.zeros(len(members), np.int64)
-    work, costs = np.zeros(len(members)), np.zeros(len(members))
-    counts: list[Ints] = []
-    limits = _option_limits(problem, slots, room)
+    owner: Ints = np.arange(len(members))
+    total: Ints = np.zeros(len(members), np.int64)
+    work: Floats = np.zeros(len(members))
+    costs: Floats = np.zeros(len(members))
+    steps: list[tuple[Ints, Ints]] = []
+    limits = _option_limits(problem, curves.enough[members], slots, least, room)
+    table = _cost_table(problem, int(limits.max()))
     # Why one entry more: an option that is not there (-1) has none now, adds nothing and costs nothing.
     now, speed = np.append(problem.now, 0), np.append(problem.speed, 1.0)
     enough, cap = curves.enough[members], problem.cap[members]
@@ -65,14 +68,13 @@ def list_mixes(problem: Problem, curves: Curves, members: Ints, slots: Ints, lea
         most = np.maximum(np.minimum(np.minimum(most, limits[:, slot][owner]), cap[owner] - total), 0)
         ends = np.cumsum(most + 1)
         back = np.repeat(np.arange(len(owner)), most + 1)
-        added = np.arange(ends[-1]) - (ends - most - 1)[back]
-        table = _cost_table(problem, int(most.max()))
+        added: Ints = np.arange(int(most.sum()) + len(most)) - (ends - most - 1)[back]
         costs = costs[back] + table.ravel()[(np.where(k < 0, problem.options, k) * table.shape[1])[back] + added]
         work = work[back] + speed[k][back] * added
         total = total[back] + added
         owner = owner[back]
-        counts = [*(held[back] for held in counts), added]
-    return _sensible(problem, curves, members, slots, least, room, owner, counts, work, total, costs)
+        steps.append((back, added))
+    return _sensible(problem, curves, members, slots, least, room, owner, steps, work, total, costs)
 
 
 def _cost_table(problem: Problem, most: int) -> Floats:
@@ -84,22 +86,24 @@ def _cost_table(problem: Problem, most: int) -> Floats:
     return table
 
 
-def _option_limits(problem: Problem, slots: Ints, room: Floats) -> Ints:
-    """Replicas [I, S] of each option that `room` [P] holds alone."""
+def _option_limits(problem: Problem, enough: Floats, slots: Ints, least: Ints, room: Floats) -> Ints:
+    """Replicas [I, S] of each option that may be of use, were it alone: capacity that is `enough` [I], and `room`."""
     seats = np.floor(room[problem.pool[slots]] / problem.units[slots] + SLACK).astype(np.int64)
-    return np.where(slots >= 0, np.maximum(seats, 0), 0)
+    needed = np.ceil(enough[:, None] / problem.speed[slots] - SLACK).astype(np.int64)
+    useful = np.maximum(np.maximum(needed, problem.now[slots]), least[:, None])
+    return np.where(slots >= 0, np.minimum(seats, useful).clip(0), 0)
 
 
 def _sensible(
     problem: Problem, curves: Curves, members: Ints, slots: Ints, least: Ints, room: Floats,
-    owner: Ints, counts: list[Ints], work: Floats, total: Ints, costs: Floats,
+    owner: Ints, steps: list[tuple[Ints, Ints]], work: Floats, total: Ints, costs: Floats,
 ) -> Mixes:  # fmt: skip
     """Those mixes that fit, have enough replicas and are worth more than with one replica of the last slot less."""
     worth = curves.at(members[owner], work) - costs
     good = total >= least[owner]
-    good[1:] &= (counts[-1][1:] == 0) | ~good[:-1] | (worth[1:] > worth[:-1])
+    good[1:] &= (steps[-1][1][1:] == 0) | ~good[:-1] | (worth[1:] > worth[:-1])
     kept = np.flatnonzero(good)
-    held, owner, worth = np.stack([count[kept] for count in counts]), owner[kept], worth[kept]
+    held, owner, worth = _trace(steps, kept), owner[kept], worth[kept]
     use = np.zeros((problem.pools, len(kept)))
     flat, everyone = use.ravel(), np.arange(len(kept))
     for slot in range(len(held)):
@@ -108,5 +112,16 @@ def _sensible(
     fits = (use <= room[:, None] + SLACK).all(axis=0)
     if not fits.all():
         kept = np.flatnonzero(fits)
-        owner, held, use, worth = owner[kept], held[:, kept], use[:, kept], worth[kept]
+        owner, worth = owner[kept], worth[kept]
+        held, use = held.take(kept, axis=1), use.take(kept, axis=1)
     return Mixes(owner, np.searchsorted(owner, np.arange(len(members))), held, use, worth)
+
+
+def _trace(steps: list[tuple[Ints, Ints]], kept: Ints) -> Ints:
+    """The counts [S, C] of the mixes at `kept`, from each slot's (place one slot before, replicas added)."""
+    held = np.empty((len(steps), len(kept)), np.int64)
+    for slot in range(len(steps) - 1, -1, -1):
+        back, added = steps[slot]
+        held[slot] = added[kept]
+        kept = back[kept]
+    return held

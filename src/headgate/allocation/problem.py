@@ -102,9 +102,14 @@ class Solution:
         return max(0.0, self.bound - self.value) / max(abs(self.bound), 1e-9)
 
 
+def work_of(problem: Problem, counts: Ints) -> Floats:
+    """The capacity [I] that `counts` [K] give each pipeline, in its own work units."""
+    return np.bincount(problem.pipeline, problem.speed * counts, problem.pipelines).astype(np.float64)
+
+
 def worth_of(problem: Problem, counts: Ints) -> float:
     """The objective of `counts` [K]: values less holding, starting and stopping costs."""
-    work = np.bincount(problem.pipeline, problem.speed * counts, problem.pipelines)
+    work = work_of(problem, counts)
     change = counts - problem.now
     costs = problem.cost * counts + problem.start_cost * change.clip(0) + problem.stop_cost * (-change).clip(0)
     return float(Curves(problem.loads, problem.values).at(np.arange(problem.pipelines), work).sum() - costs.sum())
@@ -130,11 +135,11 @@ class Curves:
     def at(self, row: Ints, work: Floats) -> Floats:
         """The value of capacity `work` [N] on the curves `row` [N]."""
         work = np.minimum(work, self.last[row])
-        first = row * self.segments
+        first: Ints = row * self.segments
+        index: Ints = first
         if self._even:
             index = first + np.minimum((work * self._scale[row]).astype(np.int64), self.segments - 1)
         else:
-            index = first
             stride = 1 << (self.segments - 1).bit_length()
             while stride := stride >> 1:
                 there = np.minimum(index + stride, first + self.segments - 1)

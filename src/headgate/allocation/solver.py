@@ -13,7 +13,7 @@ from headgate.allocation.bound import find_bound
 from headgate.allocation.exchange import Effort, choose_mixes
 from headgate.allocation.floors import seat_floors
 from headgate.allocation.mixes import SLACK, Mixes, list_mixes
-from headgate.allocation.problem import Curves, Floats, Ints, Problem, Solution, worth_of
+from headgate.allocation.problem import Curves, Floats, Ints, Problem, Solution, work_of, worth_of
 
 __all__ = ["Effort", "Problem", "Solution", "solve", "worth_of"]
 
@@ -42,7 +42,7 @@ def solve(problem: Problem, *, prices: Floats | None = None, effort: Effort | No
         there = slots[members] >= 0
         safe = np.where(there, seats[slots[members]], 0).T
         chosen = choose_mixes(mixes, proof, room, safe, effort or Effort())
-        counts[slots[members][there]] = mixes.counts[:, chosen.mix].T[there]
+        counts[slots[members][there]] = mixes.counts.take(chosen.mix, axis=1).T[there]
         taken = problem.units * counts
         found[number] = proof.prices
         bound += chosen.bound
@@ -65,7 +65,8 @@ def _canonical(problem: Problem) -> tuple[Ints, Ints]:
         problem.pool, problem.units, problem.speed, problem.cost, problem.now, problem.start_cost, problem.stop_cost,
     )  # fmt: skip
     mark = sum((weight * np.sin(1.0 + column) for weight, column in zip(sign, columns, strict=False)), np.zeros(()))
-    by_mark = np.lexsort((mark, problem.pipeline))
+    # Why the slowest last: the last slot is the one whose useless replicas are never listed.
+    by_mark = np.lexsort((mark, -problem.speed, problem.pipeline))
     weights = np.sqrt(np.arange(3.0, 3.0 + problem.loads.shape[1]))
     own = (problem.values * weights + problem.loads / weights).sum(axis=1)
     own = own + sign[0] * problem.floor + sign[1] * problem.cap + sign[3] * problem.rank
@@ -101,7 +102,7 @@ def _spend_idle(problem: Problem, curves: Curves, counts: Ints) -> Ints:
             return counts
         k = np.flatnonzero(more)
         owner = problem.pipeline[k]
-        work = np.bincount(problem.pipeline, problem.speed * counts, problem.pipelines)[owner]
+        work = work_of(problem, counts)[owner]
         gain = curves.at(owner, work + problem.speed[k]) - curves.at(owner, work) - problem.cost[k]
         runs = counts[k] < problem.now[k]
         gain = gain + np.where(runs, problem.stop_cost[k], -problem.start_cost[k])
