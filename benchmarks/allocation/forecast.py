@@ -1,7 +1,9 @@
 """A forecast of requests per minute from a job's own past minutes, with quantiles; learns as it goes.
 
-Stands in for Faro's N-HiTS networks, whose weights are not published: for each job and horizon the best of five simple
-forecasts by its error so far, and the quantiles of that forecast's own past errors. `Future` knows the true counts.
+Stands in for Faro's N-HiTS networks, whose weights are not published: for each job and horizon the best of several
+simple forecasts by its error so far, and the quantiles of that forecast's own past errors. Some of them look for a
+pattern of 15 minutes, which is what Faro's networks are given to see (three of the ten jobs have one; six hours of the
+trace are a day that was shortened). `Future` knows the true counts.
 """
 
 from __future__ import annotations
@@ -14,6 +16,8 @@ from headgate.allocation.simulator.world import Floats, Ints
 
 REMEMBERED = 90  # errors by job and horizon
 FEWEST = 12  # errors of a job's own, before those of all jobs are used
+PERIOD = 15  # minutes
+_PERIODS = 3
 _SPANS = (3, 5)
 
 
@@ -50,7 +54,7 @@ class OwnPast:
         self._level = counts if not self._past else 0.5 * self._level + 0.5 * counts
         self._past.append(np.asarray(counts, float))
         self._said.append(self._say())
-        del self._past[:-20], self._said[: -self._steps - 1]
+        del self._past[: -PERIOD * _PERIODS - 3], self._said[: -self._steps - 1]
 
     def quantile(self, share: float) -> Floats:
         """Requests per minute of the next minutes ([job, step]) that are exceeded with probability 1 - `share`."""
@@ -71,11 +75,25 @@ class OwnPast:
 
     def _say(self) -> Floats:
         past = np.array(self._past)
-        ways = [past[-1], *(past[-span:].mean(axis=0) for span in _SPANS), self._level]
-        flat = [np.repeat(way[:, None], self._steps, axis=1) for way in ways]
+        level = [past[-1], *(past[-span:].mean(axis=0) for span in _SPANS), self._level]
+        flat = [np.repeat(way[:, None], self._steps, axis=1) for way in level]
         slope = (past[-1] - past[-min(4, len(past))]) / max(1, min(4, len(past)) - 1)
         damped = np.cumsum(0.7 ** np.arange(1, self._steps + 1))
-        return np.array([*flat, np.maximum(0.0, past[-1][:, None] + slope[:, None] * damped)])
+        ways = [*flat, np.maximum(0.0, past[-1][:, None] + slope[:, None] * damped)]
+        return np.array([*ways, *self._say_again(past, flat[0])])
+
+    def _say_again(self, past: Floats, otherwise: Floats) -> list[Floats]:
+        """What came at the same minutes of the last periods; the same in the ratio of now to then, whole and half."""
+        if len(past) < PERIOD + 3:
+            return [otherwise] * 4
+        now, turns = len(past), min(_PERIODS, (len(past) - 3) // PERIOD)
+        ahead = now + np.arange(self._steps)
+        seen = np.mean([past[ahead - PERIOD * turn] for turn in range(1, turns + 1)], axis=0).T
+        then = np.mean(
+            [past[now - 3 - PERIOD * turn : now - PERIOD * turn] for turn in range(1, turns + 1)], axis=(0, 1)
+        )
+        ratio = np.clip((past[-3:].mean(axis=0) + 1.0) / (then + 1.0), 0.2, 5.0)[:, None]
+        return [past[ahead - PERIOD].T, seen, seen * ratio, 0.5 * (seen * ratio + otherwise)]
 
 
 class Future:
