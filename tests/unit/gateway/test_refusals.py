@@ -17,7 +17,7 @@ from headgate.gateway.wire.limits import MESSAGES_MAX
 LIMIT_S = 0.25
 HONOURED = frozenset({"messages", "prompt", "input", "response_format", "tools", "tool_choice", "stop", "logit_bias"})
 HI = [{"role": "user", "content": "hi"}]
-PARTS = [{"type": "text", "text": ""}] * 6000
+PARTS = [{"type": "text", "text": ""}] * 10_000
 STRING = {"type": "string"}
 
 
@@ -101,8 +101,9 @@ def test_too_many_messages(context: int, content: str, role: str) -> None:
     told = [{"role": role, "content": content}] * (MESSAGES_MAX + 1)
     assert refuse(chat(messages=told), context=context).param == "messages"
     error = refuse(orjson.dumps({"model": "p", "input": told}), read_response, context)
+    assert error.code == "context_length_exceeded"
     assert error.param == "input" and str(MESSAGES_MAX) in error.message
-    assert refuse(chat(messages=[{"role": role, "content": content}] * 6_600), context=context).param == "messages"
+    assert refuse(chat(messages=[{"role": role, "content": content}] * 10_000), context=context).param == "messages"
 
 
 @pytest.mark.parametrize(
@@ -110,16 +111,17 @@ def test_too_many_messages(context: int, content: str, role: str) -> None:
     [
         ({"model": "x" * 1_000_000}, "model"),
         ({"user": "x" * 1_000_000}, "user"),
-        ({"stop": ["x"] * 60_000}, "stop"),
+        ({"stop": ["x"] * 100_000}, "stop"),
         ({"stop": "x" * 1_000_000}, "stop"),
-        ({"logit_bias": {str(number): 1000 for number in range(15_000)}}, "logit_bias.0"),
+        ({"logit_bias": {str(number): 1000 for number in range(25_000)}}, "logit_bias"),
+        ({"logit_bias": {str(number): 1000 for number in range(4000)}}, "logit_bias.0"),
         ({"tools": [1] * 100_000}, "tools"),
-        ({"tools": [{}] * 15_000}, "tools"),
+        ({"tools": [{}] * 25_000}, "tools"),
         ({"tool_choice": [1] * 100_000}, "tool_choice"),
         ({"max_tokens": 10**18}, "max_tokens"),
         ({"n": 10**30}, "n"),
         ({"messages": HI * 4000 + [{"role": "user"}]}, "messages.4000"),
-        ({"messages": [{"role": "user", "content": [*PARTS, 1]}]}, "messages.0.content.6000"),
+        ({"messages": [{"role": "user", "content": [*PARTS, 1]}]}, "messages.0.content.10000"),
         ({"messages": [{"role": "x" * 1_000_000, "content": ""}]}, "messages.0.role"),
     ],
 )  # fmt: skip
@@ -138,9 +140,9 @@ def test_prompts_and_inputs() -> None:
         assert refuse(asked(name, [1] * 1_000_000), read).param is None
         assert refuse(asked(name, [1] * 500_000), read).param == name
         assert refuse(asked(name, [1] * 100_000 + [-1]), read).param == f"{name}.100000"
-        assert refuse(asked(name, ["x"] * 100_000), read).param is None
-        assert refuse(asked(name, ["x"] * 60_000), read).param == name
-        assert refuse(asked(name, [[1]] * 15_000), read).param == name
+        assert refuse(asked(name, ["x"] * 200_000), read).param is None
+        assert refuse(asked(name, ["x"] * 100_000), read).param == name
+        assert refuse(asked(name, [[1]] * 25_000), read).param == name
     assert refuse(asked("input", [[1] * 250] * 2047 + [[-1]]), read_embedding).param == "input.2047.0"
 
 

@@ -13,8 +13,8 @@ from headgate.core.errors import BadRequest
 
 Model = TypeVar("Model", bound=BaseModel)
 DEPTH_MAX = 100  # orjson writes at most 254 levels, and no request needs so many
-KEYS_MAX = 20_000  # with lists and objects; a turn with a tool call and its answer has 16
-TEXTS_MAX = 65_536
+KEYS_MAX = 2**15  # with lists and objects; a turn with a tool call and its answer has 16
+TEXTS_MAX = 2**17  # fields with a limit of their own refuse fewer, and by name
 VALUES_MAX = 2**19  # 2048 texts of 256 token ids each
 _SMALL_BYTES = 128 * 1024  # whatever fits in here is read in time
 _BRANCH = re.compile(r"[\[\]()]|^(constrained|function|literal|model)-")

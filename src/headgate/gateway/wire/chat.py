@@ -136,6 +136,7 @@ class ToolChoice(Wire):
     function: ToolChoiceFunction
 
 
+LOGIT_BIAS_MAX = 4096
 Stop = Annotated[str, Field(min_length=1, max_length=1000)]
 
 
@@ -160,6 +161,14 @@ class Sampling(Wire):
     typical_p: float | None = Field(default=None, ge=0, le=1)
     response_format: ResponseFormat | None = None
     user: str | None = Field(default=None, max_length=512)
+
+    @field_validator("logit_bias", mode="before")
+    @classmethod
+    def check_bias_count(cls, value: object) -> object:
+        """Few enough to look at each."""
+        if isinstance(value, dict) and len(cast("dict[object, object]", value)) > LOGIT_BIAS_MAX:
+            raise ValueError(f"at most {LOGIT_BIAS_MAX} tokens can be biased in one request")
+        return value
 
     @field_validator("logit_bias")
     @classmethod
@@ -240,10 +249,7 @@ def read_chat(parsed: dict[str, Any], route: PipelineRoute, honoured: frozenset[
 
 
 def _refuse_too_many(messages: object, route: PipelineRoute) -> None:
-    """Refuse, before each is looked at, more messages than there may be, or than the context has tokens.
-
-    Raises BadRequest or ContextOverflow.
-    """
+    """Refuse, before each is looked at, more messages than fit in a request or context. Raises ContextOverflow."""
     if not isinstance(messages, list):
         return
     told = cast("list[object]", messages)

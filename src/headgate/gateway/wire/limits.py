@@ -5,7 +5,7 @@ The exact count needs the model's tokenizer; these bounds never refuse what woul
 
 from __future__ import annotations
 
-from headgate.core.errors import BadRequest, ContextOverflow
+from headgate.core.errors import ContextOverflow
 from headgate.core.table import PipelineRoute
 
 # The longest token of the common open vocabularies is a run of 128 spaces (Llama 3, Qwen 2.5); twice that is safe.
@@ -17,9 +17,12 @@ MESSAGES_MAX = 4096
 
 
 def check_messages(count: int, param: str) -> None:
-    """Raise BadRequest when a conversation has more messages than any request may have."""
+    """Raise ContextOverflow when a conversation has more messages than any request may have.
+
+    Why that error: its code is what clients know as the sign to leave out the oldest messages.
+    """
     if count > MESSAGES_MAX:
-        raise BadRequest(
+        raise ContextOverflow(
             f"'{param}' holds {count} messages; at most {MESSAGES_MAX} in one request. Leave out the oldest, or join "
             "several into one.",
             param=param,
