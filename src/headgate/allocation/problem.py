@@ -64,6 +64,8 @@ class Problem:
             raise ValueError("pipeline, pool: an index is past the last pipeline or pool")
         if self.pipelines and (self.loads[:, 0].any() or not (self.loads[:, 1:] > self.loads[:, :-1]).all()):
             raise ValueError("loads: each row must begin with 0 and rise")
+        if (self.values[:, 1:] < self.values[:, :-1]).any():
+            raise ValueError("values: a row must not fall; np.maximum.accumulate(values, axis=1) mends noise")
 
     @property
     def pipelines(self) -> int:
@@ -107,12 +109,13 @@ def work_of(problem: Problem, counts: Ints) -> Floats:
     return np.bincount(problem.pipeline, problem.speed * counts, problem.pipelines).astype(np.float64)
 
 
-def worth_of(problem: Problem, counts: Ints) -> float:
+def worth_of(problem: Problem, counts: Ints, curves: Curves | None = None) -> float:
     """The objective of `counts` [K]: values less holding, starting and stopping costs."""
     work = work_of(problem, counts)
     change = counts - problem.now
     costs = problem.cost * counts + problem.start_cost * change.clip(0) + problem.stop_cost * (-change).clip(0)
-    return float(Curves(problem.loads, problem.values).at(np.arange(problem.pipelines), work).sum() - costs.sum())
+    curves = curves or Curves(problem.loads, problem.values)
+    return float(curves.at(np.arange(problem.pipelines), work).sum() - costs.sum())
 
 
 class Curves:

@@ -21,10 +21,12 @@ __all__ = ["Effort", "Problem", "Solution", "solve", "worth_of"]
 def solve(problem: Problem, *, prices: Floats | None = None, effort: Effort | None = None) -> Solution:
     """The allocation with nearly the highest value, and the bound that proves how near.
 
-    `prices` [R, P] of an earlier solution of a like problem make it faster and the bound no worse. The same
-    problem gives the same answer; the order of pipelines and options does not change its value.
+    `prices` [R, P] of an earlier solution of a like problem make it faster. The same problem gives the
+    same answer; the order of pipelines and options does not change its value.
     """
     curves = Curves(problem.loads, problem.values)
+    if not problem.options:
+        return _nothing(problem, curves)
     order, slots = _canonical(problem)
     seats = seat_floors(problem, curves, order, slots)
     seated = np.bincount(problem.pipeline, seats, problem.pipelines).astype(np.int64)
@@ -48,11 +50,20 @@ def solve(problem: Problem, *, prices: Floats | None = None, effort: Effort | No
         bound += chosen.bound
         gains[members] = _gains(mixes, chosen.mix)
     counts = _spend_idle(problem, curves, counts)
-    value = worth_of(problem, counts)
+    value = worth_of(problem, counts, curves)
     unseated = np.minimum(problem.floor, problem.cap) - seated
     return Solution(
         counts=counts, prices=found, value=value, bound=max(bound, value), gains=gains, unseated=unseated
     )  # fmt: skip
+
+
+def _nothing(problem: Problem, curves: Curves) -> Solution:
+    """The solution where there is no option at all: what no capacity is worth."""
+    value = worth_of(problem, problem.now, curves)
+    wanted = np.minimum(problem.floor, problem.cap)
+    prices = np.zeros((len(np.unique(problem.rank)), problem.pools))
+    gains = np.zeros(problem.pipelines)
+    return Solution(counts=problem.now, prices=prices, value=value, bound=value, gains=gains, unseated=wanted)
 
 
 def _canonical(problem: Problem) -> tuple[Ints, Ints]:
@@ -64,7 +75,7 @@ def _canonical(problem: Problem) -> tuple[Ints, Ints]:
     columns = (
         problem.pool, problem.units, problem.speed, problem.cost, problem.now, problem.start_cost, problem.stop_cost,
     )  # fmt: skip
-    mark = sum((weight * np.sin(1.0 + column) for weight, column in zip(sign, columns, strict=False)), np.zeros(()))
+    mark = sum((weight * column for weight, column in zip(sign, columns, strict=False)), np.zeros(()))
     # Why the slowest last: the last slot is the one whose useless replicas are never listed.
     by_mark = np.lexsort((mark, -problem.speed, problem.pipeline))
     weights = np.sqrt(np.arange(3.0, 3.0 + problem.loads.shape[1]))

@@ -303,6 +303,10 @@ def test_nobody_and_nothing():
     empty = plain(np.zeros((0, 3)), capacity=4)
     assert solve(empty).counts.tolist() == []
     assert solve(plain([[0, 1, 2]], capacity=0)).counts.tolist() == [0]
+    nowhere = {name: np.zeros(0) for name in ("pipeline", "pool", "units", "speed", "cost", "now")}
+    nowhere |= {name: np.zeros(0) for name in ("start_cost", "stop_cost")}
+    solution = solve(replace(plain([[1, 2, 3]], floor=[1]), **nowhere))
+    assert (solution.value, solution.bound, solution.unseated.tolist()) == (1.0, 1.0, [1])
     alone = {name: np.array([1.0]) for name in ("pipeline", "units", "speed")}
     alone |= {name: np.zeros(1) for name in ("pool", "cost", "now", "start_cost", "stop_cost")}
     homeless = replace(plain([[1, 2, 3], [0, 1, 2]]), **alone)
@@ -319,6 +323,7 @@ def test_nobody_and_nothing():
         ("speed", np.ones(3), "speed: one entry"),
         ("pool", np.array([0, 1]), "past the last"),
         ("loads", np.array([[0.0, 1, 1], [0, 1, 2]]), "begin with 0 and rise"),
+        ("values", np.array([[0.0, 2, 1], [0, 1, 2]]), "must not fall"),
         ("floor", np.zeros(3), "floor: one entry"),
     ],
 )
