@@ -164,11 +164,11 @@ class Sampling(Wire):
 
     @field_validator("logit_bias", mode="before")
     @classmethod
-    def check_bias_count(cls, value: object) -> object:
+    def check_bias_count(cls, value: Any) -> Any:
         """Few enough to look at each."""
-        if isinstance(value, dict) and len(cast("dict[object, object]", value)) > LOGIT_BIAS_MAX:
+        if isinstance(value, dict) and len(cast("dict[str, Any]", value)) > LOGIT_BIAS_MAX:
             raise ValueError(f"at most {LOGIT_BIAS_MAX} tokens can be biased in one request")
-        return value
+        return cast("Any", value)
 
     @field_validator("logit_bias")
     @classmethod

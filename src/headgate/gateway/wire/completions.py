@@ -11,7 +11,7 @@ from headgate.core.chat import Call
 from headgate.core.table import PipelineRoute
 from headgate.gateway.wire.body import validate
 from headgate.gateway.wire.chat import Sampling, read_schema
-from headgate.gateway.wire.limits import check_fits, text_bytes
+from headgate.gateway.wire.limits import check_fits, check_ids, text_bytes
 
 MAX_PROMPTS = 128  # each is a call of its own
 TokenIds = Annotated[list[Annotated[int, Field(ge=0, lt=2**31)]], Field(min_length=1, fail_fast=True)]
@@ -36,6 +36,7 @@ def read_completion(
     parsed: dict[str, Any], route: PipelineRoute, honoured: frozenset[str]
 ) -> tuple[CompletionRequest, list[Call]]:
     """The request and one Call per prompt. Raises BadRequest or ContextOverflow with field and cure."""
+    check_ids(parsed.get("prompt"), route, "prompt")
     request = validate(CompletionRequest, parsed)
     body = {key: value for key, value in parsed.items() if key in honoured and value is not None}
     body.pop("max_tokens", None)

@@ -11,7 +11,7 @@ from headgate.core.table import PipelineRoute
 from headgate.gateway.wire.body import validate
 from headgate.gateway.wire.chat import Wire
 from headgate.gateway.wire.completions import TokenIds
-from headgate.gateway.wire.limits import check_fits, text_bytes
+from headgate.gateway.wire.limits import check_fits, check_ids, text_bytes
 
 MAX_INPUTS = 2048
 MAX_DIMENSIONS = 16384
@@ -41,6 +41,7 @@ def read_embedding(
     parsed: dict[str, Any], route: PipelineRoute, honoured: frozenset[str]
 ) -> tuple[EmbeddingRequest, Call]:
     """The request and its Call. Raises BadRequest or ContextOverflow with field and cure."""
+    check_ids(parsed.get("input"), route, "input", room=False)
     request = validate(EmbeddingRequest, parsed)
     texts = (
         request.input if isinstance(request.input, list) and not isinstance(request.input[0], int) else [request.input]

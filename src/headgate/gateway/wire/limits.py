@@ -5,6 +5,8 @@ The exact count needs the model's tokenizer; these bounds never refuse what woul
 
 from __future__ import annotations
 
+from typing import cast
+
 from headgate.core.errors import ContextOverflow
 from headgate.core.table import PipelineRoute
 
@@ -27,6 +29,14 @@ def check_messages(count: int, param: str) -> None:
             "several into one.",
             param=param,
         )
+
+
+def check_ids(asked: object, route: PipelineRoute, param: str, *, room: bool = True) -> None:
+    """Raise ContextOverflow, before each is looked at, when one prompt of token ids has more than can fit."""
+    if isinstance(asked, list):
+        ids = cast("list[object]", asked)
+        if ids and isinstance(ids[0], int):
+            check_fits(route, 0, len(ids), None, param, room=room)
 
 
 def check_fits(
