@@ -1,0 +1,125 @@
+"""How many replicas each pipeline should have: where one more unit of capacity keeps most requests on time.
+
+The rule is equal marginal utility per unit, not shares in proportion to load. A pipeline's value of n replicas is the
+part of its requests that will be on time, expected over the forecast's quantiles, in two stretches of time: `near`,
+until a replica started now can serve (more replicas help nothing there, fewer hurt at once), and `far`, after it. So
+what a switch costs is in the value itself. Pure; seats nobody.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+
+from headgate.allocation import punctuality
+from headgate.allocation.forecast import WEIGHTS
+from headgate.allocation.problem import Floats, Problem, Solution
+from headgate.allocation.punctuality import Service
+from headgate.allocation.solver import solve
+
+_CLEARLY = 1.5  # requests at once a slot that are no backlog yet
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Option:
+    """One way to run a pipeline's replicas.
+
+    `pool` is an index, `units` what one replica takes of it, `speed` how many replicas of the pipeline's Service it is
+    worth, `now` how many there are, `cost`, `start_cost` and `stop_cost` are utility per replica.
+    """
+
+    pool: int = 0
+    units: float = 1.0
+    speed: float = 1.0
+    now: int = 0
+    cost: float = 0.0
+    start_cost: float = 0.0
+    stop_cost: float = 0.0
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Want:
+    """One pipeline as targets are chosen for it.
+
+    `near` and `far` are requests per second at forecast.PROBABILITIES in the two stretches, which last `near_s` and
+    `far_s` seconds; `inside` requests are waiting or being served now. `rank` is the priority class, 0 first.
+    """
+
+    service: Service
+    near: tuple[float, ...]
+    far: tuple[float, ...]
+    near_s: float
+    far_s: float
+    options: tuple[Option, ...] = (Option(),)
+    inside: float = 0.0
+    weight: float = 1.0
+    floor: int = 0
+    cap: int = 16
+    rank: int = 0
+
+
+def choose_targets(wants: Sequence[Want], capacity: Sequence[float], prices: Floats | None = None) -> Solution:
+    """Replicas by option, in the order of `wants` and their options, with a bound of what is possible.
+
+    `capacity` is units by pool; `prices` those of the last solution.
+    """
+    loads, values = value_curves(wants)
+    options = [(number, option) for number, want in enumerate(wants) for option in want.options]
+    told = np.array(
+        [
+            (number, one.pool, one.units, one.speed, one.cost, one.now, one.start_cost, one.stop_cost)
+            for number, one in options
+        ],
+    ).T
+    problem = Problem(
+        capacity=np.array(capacity, float),
+        pipeline=told[0].astype(np.int64),
+        pool=told[1].astype(np.int64),
+        units=told[2],
+        speed=told[3],
+        cost=told[4],
+        now=told[5].astype(np.int64),
+        start_cost=told[6],
+        stop_cost=told[7],
+        loads=loads,
+        values=values,
+        floor=np.array([want.floor for want in wants]),
+        cap=np.array([want.cap for want in wants]),
+        rank=np.array([want.rank for want in wants]),
+    )
+    return solve(problem, prices=prices)
+
+
+def value_curves(wants: Sequence[Want]) -> tuple[Floats, Floats]:
+    """Capacities in replicas [I, G] and the value of each [I, G]."""
+    most = max(want.cap for want in wants)
+    near = _on_time(wants, [_with_backlog(want) for want in wants], most)
+    far = _on_time(wants, [want.far for want in wants], most)
+    replicas = np.arange(most + 1)
+    there = np.array([sum(option.now * option.speed for option in want.options) for want in wants])
+    at_once = np.minimum(replicas[None, :], np.floor(there)[:, None]).astype(np.int64)
+    near = np.take_along_axis(near, np.minimum(at_once, most), axis=1)
+    near_s = np.array([want.near_s for want in wants])[:, None]
+    far_s = np.array([want.far_s for want in wants])[:, None]
+    weight = np.array([want.weight for want in wants])[:, None]
+    values = weight * (near * near_s + far * far_s) / (near_s + far_s)
+    return np.repeat(replicas[None, :].astype(float), len(wants), axis=0), values
+
+
+def _with_backlog(want: Want) -> tuple[float, ...]:
+    """The near rates, with what waits already spread over the stretch."""
+    slots = want.service.slots * sum(option.now for option in want.options)
+    backlog = max(0.0, want.inside - _CLEARLY * slots) / max(want.near_s, 10.0)
+    return tuple(rate + backlog for rate in want.near)
+
+
+def _on_time(wants: Sequence[Want], rates: Sequence[tuple[float, ...]], most: int) -> Floats:
+    """Expected part on time [I, replicas]."""
+    kinds: dict[Service, int] = {}
+    which = [kinds.setdefault(want.service, len(kinds)) for want in wants]
+    tables = np.stack([punctuality.table(service, most) for service in kinds])
+    replica_rates = np.array([want.service.replica_rate for want in wants])
+    read = punctuality.read(tables, np.array(which), np.array(rates), replica_rates)
+    return np.einsum("iqn,q->in", read, np.array(WEIGHTS))
