@@ -2,11 +2,21 @@
 
 from __future__ import annotations
 
-from typing import Literal
+from typing import Annotated, Literal
 
-from pydantic import BaseModel, ConfigDict, Field, ValidationError
+from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationError
 
 from headgate.core.errors import ModelRefused
+
+
+def _as_written(value: object) -> object:
+    """What YAML took for a switch or a number, as it stood: `on`, `off`, `8`."""
+    if isinstance(value, bool):
+        return "on" if value else "off"
+    return str(value) if isinstance(value, int | float) else value
+
+
+Flag = Annotated[str, BeforeValidator(_as_written, json_schema_input_type=str | bool | int | float)]
 
 
 class _Settings(BaseModel):
@@ -20,7 +30,7 @@ class LlamaCppSettings(_Settings):
         default=None,
         description="Path of your own llama-server (CUDA, Vulkan, native CPU) instead of the packaged one.",
     )
-    flags: tuple[str, ...] = Field(
+    flags: tuple[Flag, ...] = Field(
         default=(),
         description="More flags for that llama-server, as they stand, such as ['--numa', 'isolate'].",
     )
