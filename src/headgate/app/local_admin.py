@@ -48,11 +48,15 @@ class LocalAdmin:
     ) -> None:
         await self._client.close()
 
-    async def ask(self, method: str, path: str, body: object = None) -> Any:
-        """The answer's JSON. Raises NotRunning, Unavailable, or the error that was answered, as its class here."""
+    async def ask(self, method: str, path: str, body: object = None, *, patience_s: float | None = None) -> Any:
+        """The answer's JSON; `patience_s` is how long it may take (ten minutes unless it is said).
+
+        Raises NotRunning, Unavailable, or the error that was answered, as its class here.
+        """
         data = b"" if body is None else orjson.dumps(body)
+        request = self._client.request(method, self._address, path, _HEADERS, data, first_byte_s=patience_s)
         try:
-            async with self._client.request(method, self._address, path, _HEADERS, data) as response:
+            async with request as response:
                 return await _read(response)
         except UpstreamFailed as error:
             raise self._explain(error) from error

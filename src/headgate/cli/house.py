@@ -101,7 +101,8 @@ def reload(config: ConfigFile = None, state: StateFolder = None, as_json: AsJson
 
     async def ask() -> Any:
         async with LocalAdmin(places, SystemClock()) as admin:
-            return await admin.ask("POST", "/admin/reload", {"path": str(path.absolute())})
+            # Why a day: a changed file may name a model that must be downloaded first.
+            return await admin.ask("POST", "/admin/reload", {"path": str(path.absolute())}, patience_s=86_400.0)
 
     _warn_of_bind(settings)
     with err.status("reloading"):
