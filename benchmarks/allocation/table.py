@@ -9,20 +9,23 @@ from typing import Any
 
 import numpy as np
 
-from benchmarks.allocation import baselines, faro, faro_rules, traces
+from benchmarks.allocation import baselines, faro, faro_rules, traces, wva
 from benchmarks.allocation.lane_f import PolicyFactory, measure
 
 POLICIES: dict[str, tuple[PolicyFactory, str | None]] = {
     "equal share": (baselines.EqualShare, "FairShare"),
+    "load-proportional": (baselines.LoadProportional, None),
     "HPA 70 %": (baselines.HPA, None),
+    "Knative KPA": (baselines.KPA, None),
+    "Ray Serve": (baselines.RayServe, None),
+    "Wallaroo": (baselines.Wallaroo, None),
+    "llm-d WVA": (wva.WVA, None),
     "Oneshot": (faro_rules.Oneshot, "Oneshot"),
     "AIAD": (faro_rules.AIAD, "AIAD"),
     "MArk": (faro.MArk, "MArk/Cocktail/Barista"),
     "Faro-Sum": (lambda lane: faro.Faro(lane, "sum"), "Faro-Sum"),
     "Faro-Fair": (lambda lane: faro.Faro(lane, "fair"), "Faro-Fair"),
     "Faro-FairSum": (lambda lane: faro.Faro(lane, "fair_sum"), "Faro-FairSum"),
-    "Faro-FairSum, plain": (lambda lane: faro.Faro(lane, "fair_sum", adaptive=False), "Faro-FairSum"),
-    "Faro-Sum, plain": (lambda lane: faro.Faro(lane, "sum", adaptive=False), "Faro-Sum"),
     "Faro-FairSum, foresight": (lambda lane: faro.Faro(lane, "fair_sum", foresight=True), None),
 }
 """Name -> (how it is made, its name in Faro's published results)."""
