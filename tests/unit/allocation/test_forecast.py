@@ -69,3 +69,14 @@ def test_pipelines_that_are_gone_are_forgotten() -> None:
     assert forecasts.forecast("b", [SOON, LATER])[0][3] > 0.0
     with pytest.raises(KeyError):
         forecasts.forecast("a", [SOON])
+
+
+def test_a_rise_that_comes_every_ten_minutes_is_foreseen_and_one_that_does_not_is_not() -> None:
+    minutes = np.tile(np.array([5.0] * 9 + [15.0]), 12)
+    rates = np.repeat(minutes, 6)
+    before_a_rise = rates[: -6 - 3]  # half a minute before the last one
+    rhythmic = feed(before_a_rise).forecast(LATER)
+    assert rhythmic[3] > 8.0
+    shuffled = np.repeat(np.random.default_rng(3).permutation(minutes), 6)[: -6 - 3]
+    shuffled[-30:] = 5.0
+    assert feed(shuffled).forecast(LATER)[3] < 7.5
