@@ -43,8 +43,8 @@ class Headgate:
         self._names = [f"{number:03}" for number in range(pipelines)]
         self._before = 0.0
         self._prices = None
-        # Until a replica started now can serve: its start, and before it the rest of the one that gives way.
-        near_s = max(rules.start_s + rules.rest_s, rules.decide_s)
+        # Until a replica started now can serve. Not the rest of the one that gives way: counted in, it made things worse.
+        near_s = max(rules.start_s, rules.decide_s)
         self._windows = (
             Window(begins_s=0.0, ends_s=near_s),
             Window(begins_s=near_s, ends_s=2 * near_s + rules.decide_s),
