@@ -103,3 +103,19 @@ def test_a_run_never_goes_over_its_budget() -> None:
     assert account.starts > 50
     assert not np.isnan(world.latency).all()
     assert account.replica_s <= 6 * 300.0
+
+
+class Hand:
+    """Hands the only replica over after ten seconds."""
+
+    def decide(self, view: View) -> list[int]:
+        return [1, 0] if view.now < 10.0 else [0, 1]
+
+
+def test_a_released_replica_holds_its_place_while_it_rests() -> None:
+    requests = [Requests(at=np.zeros(0), work=np.zeros(0)), Requests(at=np.array([0.5]), work=np.array([1.0]))]
+    world = World([Service(), Service()], requests, places=4, turns=False)
+    account = run(world, Hand(), Rules(budget=1, start_s=2.0, rest_s=5.0, decide_s=1.0), 30.0, [1, 0])
+    assert account.most == 1
+    # Released at 10, at rest until 15, started then, ready at 17, done at 18; it came at 0.5.
+    assert world.requests_of(1)[1].tolist() == [17.5]

@@ -121,7 +121,7 @@ class _Hand:
     def __init__(self, world: World, rules: Rules) -> None:
         self._world = world
         self._rules = rules
-        self._leaving: list[int] = []
+        self._leaving: dict[int, float] = {}  # place -> when it was released
         self.starts = 0
         self.releases = 0
 
@@ -152,13 +152,11 @@ class _Hand:
     def settle(self) -> None:
         """Let those that have finished rest for a while; send away those that rested long enough."""
         world = self._world
-        still: list[int] = []
-        for place in self._leaving:
-            if world.places.stage[place] == kernel.DRAINING:
-                still.append(place)
-            elif self._rules.rest_s > 0.0:
-                world.rest(place, float(world.places.gone_at[place]) + self._rules.rest_s)
-        self._leaving = still
+        for place, released in list(self._leaving.items()):
+            if world.places.stage[place] != kernel.DRAINING:
+                del self._leaving[place]
+                if self._rules.rest_s > 0.0:
+                    world.rest(place, released + self._rules.rest_s)
         for place in np.flatnonzero((world.places.stage == kernel.IDLE) & (world.idle_until <= world.now)):
             world.places.stage[place] = kernel.ABSENT
 
@@ -173,5 +171,8 @@ class _Hand:
         serving = world.places_of(pipeline, kernel.SERVING)
         for place in serving[np.argsort(world.places.held[serving], kind="stable")][:count]:
             world.drain(int(place))
-            self._leaving.append(int(place))
             self.releases += 1
+            if world.places.held[place]:
+                self._leaving[int(place)] = world.now
+            elif self._rules.rest_s > 0.0:  # at once, or its place is given away in this very step
+                world.rest(int(place), world.now + self._rules.rest_s)
