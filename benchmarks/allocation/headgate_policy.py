@@ -6,10 +6,11 @@ import math
 
 import numpy as np
 
+from benchmarks.allocation.lane_f import Lane
 from headgate.allocation.forecast import Forecasts, Window
 from headgate.allocation.punctuality import Service
 from headgate.allocation.simulator import kernel
-from headgate.allocation.simulator.run import Rules, View
+from headgate.allocation.simulator.run import View
 from headgate.allocation.targets import Option, Want, choose_targets
 
 SLO_S, ROUTE_S = 0.72, 0.0046
@@ -36,14 +37,16 @@ class Headgate:
 
     decide_s = 5.0
 
-    def __init__(self, rules: Rules, pipelines: int) -> None:
+    def __init__(self, lane: Lane) -> None:
+        """`lane` gives the rules and the number of pipelines; its future is not looked at."""
+        rules, pipelines = lane.rules(self.decide_s), lane.jobs
         self._rules = rules
         self._service = service()
         self._forecasts = Forecasts()
         self._names = [f"{number:03}" for number in range(pipelines)]
         self._before = 0.0
         self._prices = None
-        # Until a replica started now can serve. Not the rest of the one that gives way: counted in, it made things worse.
+        # Until a replica started now can serve; what the one that gives way takes to rest is not counted in.
         near_s = max(rules.start_s, rules.decide_s)
         self._windows = (
             Window(begins_s=0.0, ends_s=near_s),

@@ -12,7 +12,7 @@ from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from functools import lru_cache
 from time import perf_counter
-from typing import Any
+from typing import Any, Protocol, runtime_checkable
 
 import numpy as np
 
@@ -53,6 +53,15 @@ class Lane:
         return Rules(budget=self.capacity, decide_s=decide_s, **MODES[self.mode])
 
 
+@runtime_checkable
+class HasRules(Protocol):
+    """A policy that plays by rules of its own: who is measured against, not who is measured."""
+
+    def rules(self) -> Rules:
+        """Its rules."""
+        ...
+
+
 PolicyFactory = Callable[[Lane], Policy]
 
 
@@ -78,7 +87,7 @@ def measure(policy_factory: PolicyFactory, capacity: int, seed: int = 42, mode: 
     lane = make_lane(capacity, seed, mode)
     policy = policy_factory(lane)
     world = World([SERVICE] * lane.jobs, lane.requests, capacity + lane.jobs, turns=True)
-    rules = lane.rules(getattr(policy, "decide_s", 10.0))
+    rules = policy.rules() if isinstance(policy, HasRules) else lane.rules(getattr(policy, "decide_s", 10.0))
     first = getattr(policy, "first", (1,) * lane.jobs)
     hours = len(lane.counts) / 60.0
     began = perf_counter()

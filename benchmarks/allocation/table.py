@@ -9,10 +9,12 @@ from typing import Any
 
 import numpy as np
 
-from benchmarks.allocation import baselines, faro, faro_rules, traces, wva
+from benchmarks.allocation import baselines, clairvoyant, faro, faro_rules, headgate_policy, traces, wva
 from benchmarks.allocation.lane_f import PolicyFactory, measure
 
 POLICIES: dict[str, tuple[PolicyFactory, str | None]] = {
+    "Headgate": (headgate_policy.Headgate, None),
+    "clairvoyant": (clairvoyant.Clairvoyant, None),
     "equal share": (baselines.EqualShare, "FairShare"),
     "load-proportional": (baselines.LoadProportional, None),
     "HPA 70 %": (baselines.HPA, None),
