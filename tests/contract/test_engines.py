@@ -28,6 +28,7 @@ from headgate.registry.gguf_facts import header_facts
 from tests.helpers.replicas import (
     SECRET,
     engines_for,
+    find_port,
     make_version,
     running_endpoint,
     running_replica,
@@ -156,7 +157,7 @@ def subject(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFac
             options = ModelOptions(
                 context=CONTEXT, slots=2, settings={"model": "theirs/m 1", "key_from": "TEST_ENDPOINT_KEY"}
             )
-            launch = Launch(replica="r", version=version, options=options, socket="", secret=Secret(""))
+            launch = Launch(replica="r", version=version, options=options, address="", secret=Secret(""))
             upstream = engines_for(HttpClient(SystemClock()))["remote"].upstream(launch)
             yield Subject(
                 name=name,
@@ -453,9 +454,27 @@ async def test_ends_cleanly_when_told_while_callers_are_connected(bench: Bench) 
         await bench.engine.check_ready(running.upstream, subject.version)
         running.process.terminate()
         assert await asyncio.to_thread(running.process.wait, 10) == 0
-        assert subject.binary or not Path(running.launch.socket).exists()
+        assert subject.binary or not Path(running.launch.host).exists()
         with pytest.raises(UpstreamFailed):
             await bench.engine.check_ready(running.upstream, subject.version)
+
+
+async def test_serves_at_a_loopback_port_to_who_has_the_secret(bench: Bench) -> None:
+    subject = bench.subject
+    if subject.name == "remote":
+        pytest.skip("no process of ours")
+    with running_replica(
+        subject.engine, subject.version, subject.options, subject.binary, wait=False, port=find_port()
+    ) as running:
+        await wait_ready(subject.engine, running)
+        assert running.upstream.address.startswith("http://127.0.0.1:")
+        answer = [one async for one in bench.engine.stream(running.upstream, chat(max_tokens=4, temperature=0))]
+        assert answer[-1].usage is not None or any(one.finish for one in answer)
+        stranger = replace(running.upstream, secret=Secret("another"))
+        with pytest.raises(UpstreamFailed):
+            await bench.engine.check_ready(stranger, subject.version)
+        running.process.terminate()
+        assert await asyncio.to_thread(running.process.wait, 10) == 0
 
 
 async def test_a_broken_model_ends_with_its_own_exit_code(bench: Bench, tmp_path: Path) -> None:

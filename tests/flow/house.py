@@ -119,7 +119,7 @@ async def main():
         version = Version(digest="sha256:0", format="fake", task="generate", architecture="", parameters=None,
                           context=None, bytes=0, path="")
         launch = Launch(replica="r", version=version, options=ModelOptions(context=1, slots=1),
-                        socket=str(run / "r.sock"), secret=Secret("hush"))
+                        address=f"unix:{run / 'r.sock'}", secret=Secret("hush"))
         command = Command(argv=(sys.executable, "-c", CHILD))
         process = await ReplicaProcess.start(host, command, launch, epoch=1, placement=Placement(cores=()))
         (run / f"orphan-{process.record.pid}").touch()

@@ -6,6 +6,7 @@ import signal
 import tempfile
 from dataclasses import replace
 from pathlib import Path
+from typing import Literal
 
 import pytest
 
@@ -36,12 +37,13 @@ VERSION = Version(
 class Site:
     """One state folder, in which nodes come and go."""
 
-    def __init__(self, folder: Path) -> None:
+    def __init__(self, folder: Path, listen: Literal["unix", "loopback"]) -> None:
         self.folder = folder
         self.journal = MemoryJournal()
         self.client = HttpClient(CLOCK)
         self.engine = Fake(self.client)
-        self.host = prepare_host(folder / "run", folder / "logs", CLOCK, WorkerSettings(grace_s=5.0, isolate="off"))
+        settings = WorkerSettings(grace_s=5.0, isolate="off", listen=listen)
+        self.host = prepare_host(folder / "run", folder / "logs", CLOCK, settings)
         self.free: int | None = None
         self.chance = SystemChance()
         self.ids = Ids(CLOCK, self.chance)
@@ -91,10 +93,10 @@ class Site:
         return [one for one in self.fleet.members() if one.stage == "ready"]
 
 
-@pytest.fixture
-async def site():
+@pytest.fixture(params=["unix", "loopback"])
+async def site(request):
     with tempfile.TemporaryDirectory(prefix="hg", dir="/tmp") as folder:
-        site = Site(Path(folder))
+        site = Site(Path(folder), request.param)
         yield site
         if site.node is not None:
             await site.leave(stop_replicas=True)
@@ -105,6 +107,7 @@ async def test_a_floor_becomes_a_ready_process_with_rows_and_ends_with_the_node(
     await site.open(site.plan())
     await site.until(site.ready)
     member = site.ready()[0]
+    assert member.address.startswith("unix:" if site.host.listen == "unix" else "http://127.0.0.1:")
     row = site.journal.replicas[member.id]
     assert row["state"] == "ready" and row["pid"] == member.pid and row["secret"] == ""
     assert os.path.exists(f"/proc/{member.pid}")

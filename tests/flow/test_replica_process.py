@@ -18,6 +18,7 @@ from typing import Any
 
 import pytest
 import uvloop
+from pydantic import ValidationError
 
 from headgate.core.chance import SystemChance
 from headgate.core.clock import SystemClock
@@ -97,7 +98,7 @@ class SocketEngine:
         return Memory(weights=1 << 20, kv_cache=0, compute=0, overhead=0)
 
     def command(self, launch: Launch) -> Command | None:
-        given = json.dumps({"socket": launch.socket, "secret": launch.secret.reveal()})
+        given = json.dumps({"socket": launch.host, "secret": launch.secret.reveal()})
         return Command(argv=(sys.executable, "-c", self.program), stdin=given.encode())
 
     async def check_ready(self, upstream: Upstream, version: Version) -> None:
@@ -134,7 +135,7 @@ def launch_of(host: ReplicaHost, replica: str = "r1") -> Launch:
         replica=replica,
         version=VERSION,
         options=OPTIONS,
-        socket=str(host.run / f"{replica}.sock"),
+        address=host.choose_address(replica),
         secret=Secret("hush-hush-hush"),
     )
 
@@ -148,7 +149,7 @@ async def start(host: ReplicaHost, program: str = SERVER, **options: Any) -> Rep
 
 
 def upstream_of(record: ReplicaRecord) -> Upstream:
-    return Upstream(address=f"unix:{record.socket}", secret=record.secret)
+    return Upstream(address=record.address, secret=record.secret)
 
 
 async def ready(process: ReplicaProcess, deadline_s: float = 15.0) -> float:
@@ -411,6 +412,9 @@ async def trial(program: str) -> Any:
 def test_isolation_is_found_or_refused() -> None:
     assert find_isolation("off") == "none"
     assert find_isolation("auto") in ("thread", "program", "none")
+    assert find_isolation("auto", "loopback") == "none"
+    with pytest.raises(ValidationError, match="listen: unix"):
+        WorkerSettings(isolate="on", listen="loopback")
 
 
 @pytest.mark.skipif(

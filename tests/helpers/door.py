@@ -210,7 +210,7 @@ class OpenDoor:
                 replica=process.name,
                 version=make_version("fake"),
                 options=options,
-                socket=path,
+                address=f"unix:{path}",
                 secret=Secret("s3cret"),
             )
         )

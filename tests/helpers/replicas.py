@@ -7,6 +7,7 @@ import json
 import os
 import shutil
 import signal
+import socket
 import subprocess
 import sys
 import tempfile
@@ -37,6 +38,7 @@ from headgate.engines.llamacpp_process import build_params
 parser = argparse.ArgumentParser(allow_abbrev=False)
 for name in ("model", "host", "pooling"):
     parser.add_argument("--" + name)
+parser.add_argument("--port", type=int)
 NUMBERS = "parallel ctx-size threads threads-batch batch-size ubatch-size n-gpu-layers cache-ram"
 for name in NUMBERS.split():
     parser.add_argument("--" + name, type=int, required=True)
@@ -47,7 +49,7 @@ a = parser.parse_args()
 assert a.cache_ram == 0 and a.no_warmup and a.jinja and a.threads == a.threads_batch and a.batch_size == a.ubatch_size
 signal.pthread_sigmask(signal.SIG_BLOCK, {{signal.SIGTERM}})
 server = xllamacpp.Server(build_params(dict(
-    model=a.model, socket=a.host, secret=os.environ["LLAMA_API_KEY"], context=a.ctx_size // a.parallel,
+    model=a.model, host=a.host, port=a.port, secret=os.environ["LLAMA_API_KEY"], context=a.ctx_size // a.parallel,
     slots=a.parallel, threads=a.threads, batch=a.batch_size, embedding=a.embedding, pooling=a.pooling,
     gpu_layers=a.n_gpu_layers, adapters=a.lora, prompt_cache=not a.no_cache_prompt, mapped=not a.no_mmap)))
 signal.sigwait({{signal.SIGTERM}})
@@ -107,15 +109,26 @@ def engines_for(client: HttpClient, binary: Path | None = None) -> dict[str, Eng
     return build_engines(EnginesSettings.model_validate({"llamacpp": llamacpp}), client)
 
 
+def find_port() -> int:
+    """A loopback port that is free now."""
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        return probe.getsockname()[1]
+
+
 @contextmanager
 def running_replica(
-    name: str, version: Version, options: ModelOptions, binary: Path | None = None, wait: bool = True
+    name: str,
+    version: Version,
+    options: ModelOptions,
+    binary: Path | None = None,
+    wait: bool = True,
+    port: int | None = None,
 ) -> Iterator[Running]:
-    """A replica of engine `name`, ready unless `wait` is False; ended by its id afterwards."""
+    """A replica of engine `name`, on a Unix socket or at `port`, ready unless `wait` is False; ended by its id."""
     folder = Path(tempfile.mkdtemp(prefix="hg", dir="/tmp"))
-    launch = Launch(
-        replica="r1", version=version, options=options, socket=str(folder / "r.sock"), secret=Secret(SECRET)
-    )
+    address = f"unix:{folder / 'r.sock'}" if port is None else f"http://127.0.0.1:{port}"
+    launch = Launch(replica="r1", version=version, options=options, address=address, secret=Secret(SECRET))
     engine = engines_for(HttpClient(SystemClock()), binary)[name]
     command = engine.command(launch)
     assert command is not None

@@ -67,7 +67,8 @@ class Classic:
         """The child process that is this replica."""
         order = {
             "model": launch.version.path,
-            "socket": launch.socket,
+            "host": launch.host,
+            "port": launch.port,
             "secret": launch.secret.reveal(),
             "context": launch.options.context,
         }
@@ -80,7 +81,7 @@ class Classic:
 
     def upstream(self, launch: Launch) -> Upstream:
         """The replica's socket and secret."""
-        return Upstream(address=f"unix:{launch.socket}", secret=launch.secret)
+        return Upstream(address=launch.address, secret=launch.secret)
 
     async def check_ready(self, upstream: Upstream, version: Version) -> None:
         """Return once the replica has labelled a text; raise UpstreamFailed while it cannot."""

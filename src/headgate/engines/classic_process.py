@@ -136,7 +136,7 @@ def _text_of(content: Any) -> str:
 async def serve(model: ClassicModel, launch: dict[str, Any]) -> None:
     """Serve one launch until SIGTERM."""
     app = ClassicApp(model, launch["context"], SystemClock())
-    await ReplicaServer(app.handle, launch["secret"]).serve(launch["socket"])
+    await ReplicaServer(app.handle, launch["secret"]).serve(launch["host"], launch["port"])
 
 
 def main() -> None:

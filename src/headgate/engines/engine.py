@@ -28,13 +28,26 @@ class ModelOptions:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Launch:
-    """One replica to start: its version, options, Unix socket path and the secret it must demand of callers."""
+    """One replica to start: its version, options, where it listens and the secret it must demand of callers.
+
+    `address` is 'unix:/path' or 'http://127.0.0.1:port'; '' for one that is not started here.
+    """
 
     replica: str
     version: Version
     options: ModelOptions
-    socket: str
+    address: str
     secret: Secret = field(repr=False)
+
+    @property
+    def host(self) -> str:
+        """What the replica binds: the path of its Unix socket, or 127.0.0.1."""
+        return self.address.removeprefix("unix:") if self.port is None else "127.0.0.1"
+
+    @property
+    def port(self) -> int | None:
+        """The loopback port it binds; None with a Unix socket."""
+        return int(self.address.rpartition(":")[2]) if self.address.startswith("http://") else None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

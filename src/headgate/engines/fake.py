@@ -56,7 +56,8 @@ class Fake:
     def command(self, launch: Launch) -> Command:
         """The child process that is this replica."""
         order = {
-            "socket": launch.socket,
+            "host": launch.host,
+            "port": launch.port,
             "secret": launch.secret.reveal(),
             "context": launch.options.context,
             "slots": launch.options.slots,
@@ -67,7 +68,7 @@ class Fake:
 
     def upstream(self, launch: Launch) -> Upstream:
         """The replica's socket and secret."""
-        return Upstream(address=f"unix:{launch.socket}", secret=launch.secret)
+        return Upstream(address=launch.address, secret=launch.secret)
 
     async def check_ready(self, upstream: Upstream, version: Version) -> None:
         """Return once the replica has produced a token; raise UpstreamFailed while it cannot."""

@@ -272,7 +272,7 @@ async def serve(launch: dict[str, Any]) -> None:
     if settings.load_s:
         await clock.sleep(settings.load_s)
     app = FakeApp(settings, launch["context"], launch["slots"], clock)
-    await ReplicaServer(app.handle, launch["secret"]).serve(launch["socket"])
+    await ReplicaServer(app.handle, launch["secret"]).serve(launch["host"], launch["port"])
 
 
 def main() -> None:

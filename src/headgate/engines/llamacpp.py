@@ -142,7 +142,8 @@ class LlamaCpp:
             return self._binary_command(launch, settings, batch)
         order = {
             "model": launch.version.path,
-            "socket": launch.socket,
+            "host": launch.host,
+            "port": launch.port,
             "secret": launch.secret.reveal(),
             "context": options.context,
             "slots": options.slots,
@@ -160,7 +161,7 @@ class LlamaCpp:
 
     def upstream(self, launch: Launch) -> Upstream:
         """The replica's socket and secret."""
-        return Upstream(address=f"unix:{launch.socket}", secret=launch.secret)
+        return Upstream(address=launch.address, secret=launch.secret)
 
     async def check_ready(self, upstream: Upstream, version: Version) -> None:
         """Return once the replica has produced a token or a vector; raise UpstreamFailed while it cannot."""
@@ -340,8 +341,10 @@ class LlamaCpp:
             "--model",
             launch.version.path,
             "--host",
-            launch.socket,
+            launch.host,
         ]
+        if launch.port is not None:
+            argv += ["--port", str(launch.port)]
         argv += ["--parallel", str(options.slots), "--ctx-size", str(options.context * options.slots)]
         argv += ["--threads", str(options.threads), "--threads-batch", str(options.threads)]
         argv += ["--batch-size", str(batch), "--ubatch-size", str(batch)]

@@ -1,7 +1,8 @@
 """The child process of a llama.cpp replica: `python -m headgate.engines.llamacpp_process`, its launch as JSON on stdin.
 
-Serves llama.cpp's own OpenAI-speaking HTTP server on a Unix socket until SIGTERM. It imports nothing but xllamacpp, so
-that a tiny model answers a tenth of a second after its start. No parent-death signal: replicas outlive the node.
+Serves llama.cpp's own OpenAI-speaking HTTP server on its socket or port until SIGTERM. It imports nothing but
+xllamacpp, so that a tiny model answers a tenth of a second after its start. No parent-death signal: replicas outlive
+the node.
 """
 
 from __future__ import annotations
@@ -34,14 +35,16 @@ def main() -> None:
         _refuse("gpu_layers is set, but this build of llama.cpp sees no GPU; set it to 0 or engines.llamacpp.binary")
     # Blocked before the server starts its threads, so that they inherit it and only sigwait below sees the signal.
     signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGTERM, signal.SIGINT})
-    socket = Path(launch["socket"])
-    socket.unlink(missing_ok=True)
+    socket = None if launch["port"] is not None else Path(launch["host"])
+    if socket is not None:
+        socket.unlink(missing_ok=True)
     try:
         server = xllamacpp.Server(build_params(launch))
     except Exception as error:
         _refuse(f"the model could not be loaded: {type(error).__name__}: {error}")
     signal.sigwait({signal.SIGTERM, signal.SIGINT})
-    socket.unlink(missing_ok=True)
+    if socket is not None:
+        socket.unlink(missing_ok=True)
     sys.stderr.flush()
     # Why at once and not by taking `server` down: that waits for callers who keep a connection open. The node has
     # drained what had to be drained before it sent the signal.
@@ -52,7 +55,9 @@ def build_params(launch: dict[str, Any]) -> Any:
     """llama.cpp's parameters for one launch."""
     params: Any = xllamacpp.CommonParams()
     params.model.path = launch["model"]
-    params.hostnames = [launch["socket"]]
+    params.hostnames = [launch["host"]]
+    if launch["port"] is not None:
+        params.port = launch["port"]
     params.api_keys = [launch["secret"]]
     params.n_parallel = launch["slots"]
     params.n_ctx = launch["context"] * launch["slots"]

@@ -87,17 +87,20 @@ class ReplicaServer:
         """A new connection: the protocol factory for `loop.create_server` and `create_unix_server`."""
         return _Connection(self)
 
-    async def serve(self, socket: str) -> None:
-        """Serve on a Unix socket until SIGTERM or SIGINT; the socket file is removed at the end."""
+    async def serve(self, host: str, port: int | None) -> None:
+        """Serve until SIGTERM or SIGINT, on `host` at `port`, or on the Unix socket `host`, which is removed then."""
         loop = asyncio.get_running_loop()
         stop = asyncio.Event()
         for number in (signal.SIGTERM, signal.SIGINT):
             loop.add_signal_handler(number, stop.set)
-        path = Path(socket)
-        path.unlink(missing_ok=True)
-        server = await loop.create_unix_server(self.connection, socket, backlog=1024)
+        if port is not None:
+            server = await loop.create_server(self.connection, host, port, backlog=1024)
+        else:
+            Path(host).unlink(missing_ok=True)
+            server = await loop.create_unix_server(self.connection, host, backlog=1024)
         await stop.wait()
-        path.unlink(missing_ok=True)
+        if port is None:
+            Path(host).unlink(missing_ok=True)
         server.close()
 
 

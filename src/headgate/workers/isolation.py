@@ -16,12 +16,13 @@ Isolation = Literal["thread", "program", "none"]
 _PROGRAM = ("unshare", "--user", "--map-current-user", "--net", "--")
 
 
-def find_isolation(mode: Literal["auto", "on", "off"]) -> Isolation:
+def find_isolation(mode: Literal["auto", "on", "off"], listen: Literal["unix", "loopback"] = "unix") -> Isolation:
     """The way that works here: 'thread' (with the right to), 'program' (a user namespace), 'none'.
 
-    Raises ConfigError when `mode` is 'on' and no way works.
+    A replica on a loopback port shares the machine's network, or nobody would reach it. Raises ConfigError when `mode`
+    is 'on' and no way works; 'on' with a port is refused by the settings.
     """
-    if mode == "off":
+    if mode == "off" or listen == "loopback":
         return "none"
     if _can_by_thread():
         return "thread"

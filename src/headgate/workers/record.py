@@ -21,9 +21,9 @@ _PREFIX = "replica-"
 class ReplicaRecord:
     """One replica process. Its identity is (pid, started_ticks, epoch, secret).
 
-    `started_ticks` is clock ticks since boot, `started_at` seconds since the Unix epoch; `log_offset` is
-    where its lines begin in its log; `isolated` and `weighted` tell what it really got; `labels` is the
-    owner's to use (which pipeline, which version).
+    `address` is where it listens (see Launch); `started_ticks` is clock ticks since boot, `started_at` seconds since
+    the Unix epoch; `log_offset` is where its lines begin in its log; `isolated` and `weighted` tell what it really
+    got; `labels` is the owner's to use (which pipeline, which version).
     """
 
     replica: str
@@ -32,7 +32,7 @@ class ReplicaRecord:
     started_at: float
     epoch: int
     secret: Secret = field(repr=False)
-    socket: str
+    address: str
     placement: Placement
     log: str
     log_offset: int = 0
@@ -76,7 +76,10 @@ def load_replicas(run: Path) -> list[ReplicaRecord]:
 
 
 def forget_replica(run: Path, record: ReplicaRecord) -> None:
-    """Remove the record and the socket of a replica that has ended."""
-    for path in (run / f"{_PREFIX}{record.replica}.json", Path(record.socket)):
+    """Remove the record and the socket, if it had one, of a replica that has ended."""
+    paths = [run / f"{_PREFIX}{record.replica}.json"]
+    if record.address.startswith("unix:"):
+        paths.append(Path(record.address.removeprefix("unix:")))
+    for path in paths:
         with contextlib.suppress(OSError):
             path.unlink(missing_ok=True)

@@ -6,9 +6,11 @@ import asyncio
 import contextlib
 import os
 import signal
+import socket
 from collections.abc import Awaitable, Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Literal
 
 from headgate.core.clock import Clock
 from headgate.core.errors import AdoptionRefused, ReplicaNotReady
@@ -43,6 +45,19 @@ class ReplicaHost:
     grace_s: float
     isolation: Isolation
     weights: ReplicaWeights | None
+    listen: Literal["unix", "loopback"] = "unix"
+
+    def choose_address(self, replica: str) -> str:
+        """Where a new replica is to listen: a socket in the run folder, or a loopback port that is free now.
+
+        Why the port is not held until then: no engine takes over a socket that is bound already. One that loses the
+        race for its port ends, and is started anew on another.
+        """
+        if self.listen == "unix":
+            return f"unix:{self.run / replica}.sock"
+        with socket.socket(socket.AF_INET, socket.SOCK_STREAM) as probe:
+            probe.bind(("127.0.0.1", 0))
+            return f"http://127.0.0.1:{probe.getsockname()[1]}"
 
 
 def prepare_host(run: Path, logs: Path, clock: Clock, settings: WorkerSettings) -> ReplicaHost:
@@ -57,8 +72,9 @@ def prepare_host(run: Path, logs: Path, clock: Clock, settings: WorkerSettings) 
         logs=logs,
         clock=clock,
         grace_s=settings.grace_s,
-        isolation=find_isolation(settings.isolate),
+        isolation=find_isolation(settings.isolate, settings.listen),
         weights=ReplicaWeights.prepare(load_cgroups().v2),
+        listen=settings.listen,
     )
 
 
@@ -108,7 +124,8 @@ class ReplicaProcess:
 
         Raises ReplicaNotReady when the command cannot be executed.
         """
-        Path(launch.socket).unlink(missing_ok=True)
+        if launch.port is None:
+            Path(launch.host).unlink(missing_ok=True)
         log = host.logs / f"replica-{launch.replica}.log"
         offset = log.stat().st_size if log.exists() else 0
         environment = clean_environment(os.environ, command.environment, placement, host.run)
@@ -140,7 +157,7 @@ class ReplicaProcess:
             started_at=host.clock.now(),
             epoch=epoch,
             secret=launch.secret,
-            socket=launch.socket,
+            address=launch.address,
             placement=placement,
             log=str(log),
             log_offset=offset,

@@ -55,17 +55,17 @@ async def try_model(
     engine.check(version, options)
     with tempfile.TemporaryDirectory(prefix="hg-") as name:  # short: a socket's path has 103 bytes at most
         folder = Path(name)
+        host = prepare_host(folder, folder, clock, settings)
         launch = Launch(
             replica="smoke",
             version=version,
             options=options,
-            socket=str(folder / "s.sock"),  # llama.cpp knows a Unix socket by this ending
+            address=host.choose_address("s"),
             secret=Secret(chance.token_bytes(32).hex()),
         )
         command = engine.command(launch)
         if command is None:
             return None
-        host = prepare_host(folder, folder, clock, settings)
         limits = _limit(engine, version, options, settings, len(cores))
         try:
             process = await ReplicaProcess.start(
@@ -73,7 +73,7 @@ async def try_model(
             )
         except ReplicaNotReady as error:
             raise ModelRefused(error.message) from error
-        upstream = Upstream(address=f"unix:{launch.socket}", secret=launch.secret)
+        upstream = Upstream(address=launch.address, secret=launch.secret)
         try:
             ready_s = await wait_ready(engine, upstream, version, process, clock, deadline_s=settings.smoke_s)
             peak = process.read_memory().peak

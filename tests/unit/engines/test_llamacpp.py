@@ -43,12 +43,23 @@ def engines(**settings: object) -> dict[str, Engine]:
 
 
 def launch(version: Version, options: ModelOptions = OPTIONS) -> Launch:
-    return Launch(replica="r", version=version, options=options, socket="/tmp/x.sock", secret=Secret("hidden"))
+    return Launch(replica="r", version=version, options=options, address="unix:/tmp/x.sock", secret=Secret("hidden"))
 
 
 @pytest.fixture
 def version() -> Version:
     return make_version("gguf", "/models/a.gguf", context=1024, header=HEADER, parameters=5_000_000)
+
+
+def test_where_a_replica_listens(version: Version) -> None:
+    at_port = replace(launch(version), address="http://127.0.0.1:4711")
+    assert (launch(version).host, launch(version).port) == ("/tmp/x.sock", None)
+    assert (at_port.host, at_port.port) == ("127.0.0.1", 4711)
+    own = engines(binary="/bin/true")["llamacpp"]
+    socket, port = own.command(launch(version)), own.command(at_port)
+    assert socket is not None and port is not None
+    assert "--port" not in socket.argv and port.argv[port.argv.index("--port") + 1] == "4711"
+    assert own.upstream(at_port).address == "http://127.0.0.1:4711"
 
 
 def test_the_secret_is_in_no_argument(version: Version) -> None:

@@ -91,7 +91,7 @@ async def _judge(
         upstream = Upstream(address=facts["address"], secret=proving.secret)
         if await answers(engine, upstream, version, clock, patience_s=_PATIENCE_S):
             return True
-        return await _listens(proving.socket)
+        return await _listens(proving.address)
 
     try:
         process = await ReplicaProcess.adopt(host, record, accepts)
@@ -102,14 +102,19 @@ async def _judge(
     return _build_member(record, facts, draining=row is not None and row["state"] == "draining"), process
 
 
-async def _listens(socket: str) -> bool:
+async def _listens(address: str) -> bool:
     """Whether somebody takes connections there.
 
     Why that is enough in the end: a replica whose slots are all taken by streams gives no token for minutes, and
-    ending it would end them. Its socket lies in a folder that only this user may enter.
+    ending it would end them. Its socket lies in a folder that only this user may enter; a loopback port belongs to the
+    process that is on record for as long as that lives.
     """
     try:
-        _, writer = await asyncio.open_unix_connection(socket)
+        if address.startswith("unix:"):
+            _, writer = await asyncio.open_unix_connection(address.removeprefix("unix:"))
+        else:
+            host, _, port = address.removeprefix("http://").rpartition(":")
+            _, writer = await asyncio.open_connection(host, int(port))
     except OSError:
         return False
     writer.close()
