@@ -8,7 +8,7 @@ import pytest
 from headgate.control.fleets import local
 from headgate.control.fleets.fleet import Gone, StartOrder
 from headgate.control.fleets.local import LocalFleet
-from headgate.control.fleets.looks import Looks
+from headgate.control.fleets.looks import Looks, Suspect
 from headgate.control.journal import MemoryJournal
 from headgate.core.chance import SeededChance
 from headgate.core.clock import ManualClock
@@ -34,7 +34,7 @@ class Patient:
             await asyncio.Event().wait()
 
     def look(self, looks: Looks) -> None:
-        looks.begin("r", self.ask, lambda: self.busy, self.verdicts.append)
+        looks.begin(Suspect(replica="r", ask=self.ask, busy=lambda: self.busy, condemn=self.verdicts.append))
 
 
 async def pass_time(clock: ManualClock, seconds: float) -> None:
@@ -149,7 +149,8 @@ async def make_fleet(monkeypatch, folder, clock, engine, events) -> tuple[LocalF
     monkeypatch.setattr(local, "wait_ready", wait_ready)
     journal = MemoryJournal()
     fleet = LocalFleet(
-        host=SimpleNamespace(run=folder), engines={"stub": engine}, journal=journal, clock=clock,
+        host=SimpleNamespace(choose_address=lambda replica: f"unix:{folder / replica}.sock"),
+        engines={"stub": engine}, journal=journal, clock=clock,
         chance=SeededChance(1),
     )  # fmt: skip
     fleet.listen(events.append)

@@ -9,12 +9,11 @@ import asyncio
 import logging
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, replace
-from pathlib import Path
 from typing import Protocol, cast
 
 from headgate.control.fleets.adoption import build_label, find_left_behind, read_version
 from headgate.control.fleets.fleet import Event, Gone, Member, Ready, StartOrder
-from headgate.control.fleets.looks import Looks
+from headgate.control.fleets.looks import Looks, Suspect
 from headgate.control.journal import Journal
 from headgate.control.node_plan import NodePlan
 from headgate.core.chance import Chance
@@ -90,7 +89,7 @@ class LocalFleet:
     def start(self, order: StartOrder) -> None:
         """See Fleet."""
         secret = Secret(self._chance.token_bytes(_SECRET_BYTES).hex())
-        member = _enlist(order, self._host.run / f"{order.replica}.sock", secret, self._clock.now())
+        member = _enlist(order, self._host.choose_address(order.replica), secret, self._clock.now())
         life = self._lives[order.replica] = _Life(member=member)
         self._journal.record_replica(_row(member))
         life.task = asyncio.ensure_future(self._live(life, order))
@@ -130,7 +129,12 @@ class LocalFleet:
             return
         upstream = Upstream(address=member.address, secret=member.secret)
         self._looks.begin(
-            replica, lambda: engine.check_ready(upstream, version), busy, lambda fault: self._condemn(life, fault)
+            Suspect(
+                replica=replica,
+                ask=lambda: engine.check_ready(upstream, version),
+                busy=busy,
+                condemn=lambda fault: self._condemn(life, fault),
+            )
         )
 
     async def adopt(self, plan: NodePlan) -> tuple[Member, ...]:
@@ -198,7 +202,7 @@ class LocalFleet:
             replica=member.id,
             version=model.version,
             options=model.options,
-            socket=member.address.removeprefix("unix:"),
+            address=member.address,
             secret=member.secret,
         )
         command = model.engine.command(launch)
@@ -283,7 +287,7 @@ class LocalFleet:
         life.member = member
 
 
-def _enlist(order: StartOrder, socket: Path, secret: Secret, now: float) -> Member:
+def _enlist(order: StartOrder, address: str, secret: Secret, now: float) -> Member:
     seat, model = order.seat, order.model
     return Member(
         id=order.replica,
@@ -299,7 +303,7 @@ def _enlist(order: StartOrder, socket: Path, secret: Secret, now: float) -> Memb
         memory_bytes=seat.memory_bytes,
         slots=model.options.slots,
         context=model.options.context,
-        address=f"unix:{socket}",
+        address=address,
         secret=secret,
         epoch=order.epoch,
         stage="starting",

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Awaitable, Callable
+from dataclasses import dataclass
 
 from headgate.core.clock import Clock
 from headgate.core.errors import UpstreamFailed
@@ -17,6 +18,20 @@ _PAUSE_S = 0.5
 _REST_S = 2.0  # gateways tell of one failure for so long; it needs one look, not one for each report
 
 
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Suspect:
+    """A replica that failed a request, and how it is looked at.
+
+    `ask` raises UpstreamFailed while there is no answer; `condemn` is told why it counts as broken. Never while it is
+    `busy`: one whose slots are all taken gives no answer for minutes, and ending it would end its streams.
+    """
+
+    replica: str
+    ask: Callable[[], Awaitable[None]]
+    busy: Callable[[], bool]
+    condemn: Callable[[str], None]
+
+
 class Looks:
     """All looks under way, by replica."""
 
@@ -24,20 +39,10 @@ class Looks:
         self._clock = clock
         self._tasks: dict[str, asyncio.Task[None]] = {}
 
-    def begin(
-        self,
-        replica: str,
-        ask: Callable[[], Awaitable[None]],
-        busy: Callable[[], bool],
-        condemn: Callable[[str], None],
-    ) -> None:
-        """Look at a replica, unless that is being done or was done just now.
-
-        `ask` raises UpstreamFailed while there is no answer; `condemn` is told why it counts as broken. Never while it
-        is `busy`: one whose slots are all taken gives no answer for minutes, and ending it would end its streams.
-        """
-        if replica not in self._tasks:
-            self._tasks[replica] = asyncio.ensure_future(self._look(replica, ask, busy, condemn))
+    def begin(self, suspect: Suspect) -> None:
+        """Look at a replica, unless that is being done or was done just now."""
+        if suspect.replica not in self._tasks:
+            self._tasks[suspect.replica] = asyncio.ensure_future(self._look(suspect))
 
     def end(self, replica: str) -> None:
         """Stop looking at a replica: it has ended."""
@@ -50,24 +55,18 @@ class Looks:
         for replica in list(self._tasks):
             self.end(replica)
 
-    async def _look(
-        self,
-        replica: str,
-        ask: Callable[[], Awaitable[None]],
-        busy: Callable[[], bool],
-        condemn: Callable[[str], None],
-    ) -> None:
+    async def _look(self, suspect: Suspect) -> None:
         tries = 0
         try:
-            while (fault := await self._find_fault(ask)) is not None:
+            while (fault := await self._find_fault(suspect.ask)) is not None:
                 tries += 1
-                if tries >= _TRIES and not busy():
-                    condemn(f"was a suspect and {fault}")
+                if tries >= _TRIES and not suspect.busy():
+                    suspect.condemn(f"was a suspect and {fault}")
                     return
                 await self._clock.sleep(_PAUSE_S)
             await self._clock.sleep(_REST_S)
         finally:
-            self._tasks.pop(replica, None)
+            self._tasks.pop(suspect.replica, None)
 
     async def _find_fault(self, ask: Callable[[], Awaitable[None]]) -> str | None:
         """Why there is no answer; None when there is one."""
