@@ -12,9 +12,9 @@ import numpy as np
 
 from benchmarks.allocation.lane_f import Lane
 from benchmarks.allocation.traces import WORK_LEAST_S, WORK_SCALE_S, WORK_SHAPE
+from headgate.allocation.arrays import Floats, Ints
 from headgate.allocation.simulator import kernel
 from headgate.allocation.simulator.run import View
-from headgate.allocation.simulator.world import Floats, Ints
 
 WORK_S = WORK_LEAST_S + WORK_SCALE_S * math.exp(WORK_SHAPE**2 / 2)
 """Mean seconds of work of a request."""

@@ -8,7 +8,7 @@ from __future__ import annotations
 from benchmarks.allocation.headgate_policy import service
 from benchmarks.allocation.lane_f import Lane
 from benchmarks.allocation.traces import MINUTE_S
-from headgate.allocation.simulator.kernel import Ints
+from headgate.allocation.arrays import Ints
 from headgate.allocation.simulator.run import Rules, View
 from headgate.allocation.targets import Option, Want, choose_targets
 

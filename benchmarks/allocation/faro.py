@@ -17,9 +17,9 @@ from benchmarks.allocation.faro_rules import Action, Reactive, mean_latency
 from benchmarks.allocation.faro_solver import PROCESSING_S, Division, Goal
 from benchmarks.allocation.forecast import Forecast, Future, OwnPast
 from benchmarks.allocation.lane_f import LATE_S, Lane
+from headgate.allocation.arrays import Floats, Ints
 from headgate.allocation.simulator import kernel
 from headgate.allocation.simulator.run import View
-from headgate.allocation.simulator.world import Floats, Ints
 
 PLAN_S = 300
 STEPS = 7  # minutes ahead

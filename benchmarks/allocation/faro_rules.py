@@ -14,8 +14,9 @@ from dataclasses import dataclass
 import numpy as np
 
 from benchmarks.allocation.lane_f import LATE_S, Lane
+from headgate.allocation.arrays import Floats, Ints
 from headgate.allocation.simulator.run import View
-from headgate.allocation.simulator.world import Floats, Ints, World
+from headgate.allocation.simulator.world import World
 
 LOOK_BACK_S = 30.0
 DECIDE_S = 10.0
@@ -86,7 +87,7 @@ class Executors:
 
 def mean_latency(world: World, look_back_s: float = LOOK_BACK_S) -> Floats:
     """By job: mean latency (s) of what ended in the last `look_back_s`, dropped ones included; 0 without any."""
-    means = np.zeros(len(world.services))
+    means = np.zeros(len(world.disciplines))
     for job in range(len(means)):
         at, latency = world.requests_of(job)
         low, high = np.searchsorted(at, (world.now - look_back_s - _LONGEST_S, world.now))

@@ -11,7 +11,7 @@ import numpy as np
 from numba import njit
 from scipy.optimize import minimize
 
-from headgate.allocation.simulator.world import Floats
+from headgate.allocation.arrays import Floats
 
 PROCESSING_S = 0.18  # what Faro takes a request to need; 0.154 s on average in truth
 PERCENTILE = 99.0

@@ -12,7 +12,7 @@ from typing import Protocol
 
 import numpy as np
 
-from headgate.allocation.simulator.world import Floats, Ints
+from headgate.allocation.arrays import Floats, Ints
 
 REMEMBERED = 90  # errors by job and horizon
 FEWEST = 12  # errors of a job's own, before those of all jobs are used

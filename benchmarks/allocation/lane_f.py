@@ -17,11 +17,12 @@ from typing import Any, Protocol, runtime_checkable
 import numpy as np
 
 from benchmarks.allocation import traces
+from headgate.allocation.arrays import Floats, Ints
 from headgate.allocation.simulator.run import Account, Policy, Rules, run
-from headgate.allocation.simulator.world import Floats, Ints, Requests, Service, World
+from headgate.allocation.simulator.world import Discipline, Requests, World
 
 LATE_S = 0.72
-SERVICE = Service(slots=1, depth=4, slow=(1.0, 1.0), queue=52, extra_s=0.0046, late_s=LATE_S)
+SERVICE = Discipline(slots=1, depth=4, queue=52, extra_s=0.0046, late_s=LATE_S)
 """Source: job_specs.yaml (4 in flight, dropped when more than 50 wait: 51 wait and one is held by the dispatcher)."""
 
 DRAIN_S = 60.0
@@ -120,7 +121,7 @@ def score(world: World, minutes: int, late_s: float = LATE_S) -> dict[str, float
     over; there a job without requests adds no utility (7 of 10 jobs with seed 42: 0.019 lost by whatever policy).
     Source: github.com/beomyeol/faro, scripts/simulation/run_suite.py.
     """
-    jobs = len(world.services)
+    jobs = len(world.disciplines)
     late, p99 = (np.full((minutes + 1, jobs), np.nan) for _ in range(2))
     for job in range(jobs):
         late[:, job], p99[:, job] = _by_minute(*world.requests_of(job), minutes + 1, late_s)

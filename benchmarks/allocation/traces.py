@@ -12,7 +12,8 @@ from pathlib import Path
 
 import numpy as np
 
-from headgate.allocation.simulator.world import Floats, Ints, Requests
+from headgate.allocation.arrays import Floats, Ints
+from headgate.allocation.simulator.world import Requests
 
 ROOT = Path(__file__).resolve().parents[2]
 MINUTE_S = 60.0

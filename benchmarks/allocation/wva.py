@@ -14,8 +14,8 @@ from collections import deque
 import numpy as np
 
 from benchmarks.allocation.lane_f import SERVICE, Lane
+from headgate.allocation.arrays import Floats, Ints
 from headgate.allocation.simulator.run import View
-from headgate.allocation.simulator.world import Floats, Ints
 
 CACHE_SHARE = 0.80
 UP_SHARE, DOWN_SHARE = 0.85, 0.70

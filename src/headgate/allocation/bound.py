@@ -12,8 +12,8 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from headgate.allocation.arrays import Floats
 from headgate.allocation.mixes import Mixes
-from headgate.allocation.problem import Floats
 
 NEAR = 2.0
 SMALL = 1200

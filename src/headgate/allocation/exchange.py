@@ -11,9 +11,9 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from headgate.allocation.arrays import Floats, Ints
 from headgate.allocation.bound import Bound
 from headgate.allocation.mixes import SLACK, Mixes
-from headgate.allocation.problem import Floats, Ints
 
 
 @dataclass(frozen=True, slots=True)

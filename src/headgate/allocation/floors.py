@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import numpy as np
 
+from headgate.allocation.arrays import Floats, Ints
 from headgate.allocation.mixes import SLACK
-from headgate.allocation.problem import Curves, Floats, Ints, Problem
+from headgate.allocation.problem import Curves, Problem
 
 
 def seat_floors(problem: Problem, curves: Curves, order: Ints, slots: Ints) -> Ints:

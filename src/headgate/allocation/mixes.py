@@ -10,7 +10,8 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from headgate.allocation.problem import Curves, Floats, Ints, Problem
+from headgate.allocation.arrays import Floats, Ints
+from headgate.allocation.problem import Curves, Problem
 
 SLACK = 1e-9
 

@@ -5,10 +5,8 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 import numpy as np
-import numpy.typing as npt
 
-Floats = npt.NDArray[np.float64]
-Ints = npt.NDArray[np.int64]
+from headgate.allocation.arrays import Floats, Ints
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

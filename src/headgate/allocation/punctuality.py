@@ -12,10 +12,8 @@ from dataclasses import dataclass
 from functools import lru_cache
 
 import numpy as np
-import numpy.typing as npt
 
-Floats = npt.NDArray[np.float64]
-Ints = npt.NDArray[np.int64]
+from headgate.allocation.arrays import Floats, Ints
 
 TOP = 3.0  # loads past three times what the replicas can do are as late as it gets
 _STEP = 0.01

@@ -9,11 +9,12 @@ from __future__ import annotations
 
 import numpy as np
 
+from headgate.allocation.arrays import Floats, Ints
 from headgate.allocation.bound import find_bound
 from headgate.allocation.exchange import Effort, choose_mixes
 from headgate.allocation.floors import seat_floors
 from headgate.allocation.mixes import SLACK, Mixes, list_mixes
-from headgate.allocation.problem import Curves, Floats, Ints, Problem, Solution, work_of, worth_of
+from headgate.allocation.problem import Curves, Problem, Solution, work_of, worth_of
 
 __all__ = ["Effort", "Problem", "Solution", "solve", "worth_of"]
 

@@ -14,8 +14,9 @@ from dataclasses import dataclass
 import numpy as np
 
 from headgate.allocation import punctuality
+from headgate.allocation.arrays import Floats
 from headgate.allocation.forecast import WEIGHTS
-from headgate.allocation.problem import Floats, Problem, Solution
+from headgate.allocation.problem import Problem, Solution
 from headgate.allocation.punctuality import Service
 from headgate.allocation.solver import solve
 

@@ -34,8 +34,8 @@ def test_a_request_that_takes_longer_than_the_slo_is_late_on_an_idle_replica() -
 
 
 def test_reading_interpolates_between_loads_and_knows_each_pipelines_table() -> None:
-    services = (Service(mean_s=1.0), Service(mean_s=0.5))
-    tables = np.stack([punctuality.table(service, 3) for service in services])
+    disciplines = (Service(mean_s=1.0), Service(mean_s=0.5))
+    tables = np.stack([punctuality.table(service, 3) for service in disciplines])
     rates = np.array([[0.5, 1.234], [1.0, 0.0]])
     read = punctuality.read(tables, np.array([0, 1]), rates, np.array([1.0, 2.0]))
     assert read.shape == (2, 2, 4)
@@ -53,7 +53,7 @@ def test_lognormal_service_is_within_three_points_of_the_simulator(replicas: int
     work = 0.08 + 0.069 * np.exp(0.42 * rng.standard_normal(count))
     mean = float(work.mean())
     at = np.cumsum(rng.exponential(mean / (load * replicas), count))
-    service = world.Service(queue=5000, depth=1, late_s=0.72)
+    service = world.Discipline(queue=5000, depth=1, late_s=0.72)
     place = world.World([service], [world.Requests(at=at, work=work)], 8, turns=False)
     for _ in range(replicas):
         place.start(0, 0.0)

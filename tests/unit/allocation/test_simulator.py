@@ -6,12 +6,12 @@ import numpy as np
 
 from headgate.allocation.simulator import kernel
 from headgate.allocation.simulator.run import Rules, View, run
-from headgate.allocation.simulator.world import Requests, Service, World
+from headgate.allocation.simulator.world import Discipline, Requests, World
 
 
 def make(at: list[float], work: list[float], *, replicas: int = 1, **service: object) -> World:
     world = World(
-        [Service(**service)],  # type: ignore[arg-type]
+        [Discipline(**service)],  # type: ignore[arg-type]
         [Requests(at=np.array(at), work=np.array(work))],
         places=8,
         turns=False,
@@ -28,7 +28,7 @@ def test_one_serial_replica_answers_in_turn() -> None:
 
 
 def test_two_slots_share_a_replica_and_slow_each_other_down() -> None:
-    world = make([0.0, 0.0], [1.0, 2.0], slots=2, depth=2, slow=(1.0, 1.0, 1.5))
+    world = make([0.0, 0.0], [1.0, 2.0], slots=2, depth=2, slow=(1.0, 1.5))
     world.advance(10.0)
     # Both run at 1.5: the first ends at 1.5; the second has 1 second of work left, alone.
     assert world.latency.tolist() == [1.5, 2.5]
@@ -65,7 +65,7 @@ def test_in_steps_or_at_once_is_the_same() -> None:
     work = rng.exponential(1.0, 2000)
     latencies: list[list[float]] = []
     for step in (1.0, 2000.0):
-        world = make(at.tolist(), work.tolist(), replicas=4, slots=2, depth=2, slow=(1.0, 1.0, 1.3), queue=50)
+        world = make(at.tolist(), work.tolist(), replicas=4, slots=2, depth=2, slow=(1.0, 1.3), queue=50)
         while world.now < 2000.0:
             world.advance(world.now + step)
         latencies.append(world.latency.tolist())
@@ -97,7 +97,7 @@ def test_a_run_never_goes_over_its_budget() -> None:
         Requests(at=np.sort(rng.uniform(0, 300, 900)), work=rng.exponential(0.5, 900)),
         Requests(at=np.sort(rng.uniform(0, 300, 900)), work=rng.exponential(0.5, 900)),
     ]
-    world = World([Service(depth=4), Service(depth=4)], requests, places=20, turns=True)
+    world = World([Discipline(depth=4), Discipline(depth=4)], requests, places=20, turns=True)
     account = run(world, Swap(), Rules(budget=6, start_s=2.0, rest_s=3.0, wake_s=0.5), 300.0, [3, 3])
     assert account.most == 6
     assert account.starts > 50
@@ -114,7 +114,7 @@ class Hand:
 
 def test_a_released_replica_holds_its_place_while_it_rests() -> None:
     requests = [Requests(at=np.zeros(0), work=np.zeros(0)), Requests(at=np.array([0.5]), work=np.array([1.0]))]
-    world = World([Service(), Service()], requests, places=4, turns=False)
+    world = World([Discipline(), Discipline()], requests, places=4, turns=False)
     account = run(world, Hand(), Rules(budget=1, start_s=2.0, rest_s=5.0, decide_s=1.0), 30.0, [1, 0])
     assert account.most == 1
     # Released at 10, at rest until 15, started then, ready at 17, done at 18; it came at 0.5.

@@ -11,12 +11,9 @@ from __future__ import annotations
 import math
 from typing import Any, NamedTuple
 
-import numpy as np
-import numpy.typing as npt
 from numba import njit  # pyright: ignore[reportUnknownVariableType]
 
-Floats = npt.NDArray[np.float64]
-Ints = npt.NDArray[np.int64]
+from headgate.allocation.arrays import Floats, Ints
 
 ABSENT, STARTING, SERVING, DRAINING, IDLE = 0, 1, 2, 3, 4
 """Stages of a replica's place. An idle one has been released and can be taken back by its own pipeline."""
@@ -47,7 +44,7 @@ class Places(NamedTuple):
 
 
 class Lines(NamedTuple):
-    """The pipelines ([pipeline]; `members`: [pipeline, place]; `queue`: a ring [pipeline, request]; see Service)."""
+    """The pipelines ([pipeline]; `members`: [pipeline, place]; `queue`: a ring [pipeline, request]; see Discipline)."""
 
     members: Ints
     counts: Ints
@@ -86,7 +83,7 @@ def _reckon(places: Places, r: int, now: float, slots: int, slow: Any) -> None:
     least = places.left[r, 0]
     for j in range(1, running):
         least = min(least, places.left[r, j])
-    places.finish[r] = now + least * slow[running]
+    places.finish[r] = now + least * slow[running - 1]
 
 
 @njit(cache=True)
@@ -94,7 +91,7 @@ def _work(places: Places, r: int, now: float, slots: int, slow: Any) -> None:
     """Take off what the running requests of replica `r` have got done."""
     running = min(places.held[r], slots)
     if running:
-        done = (now - places.since[r]) / slow[running]
+        done = (now - places.since[r]) / slow[running - 1]
         for j in range(running):
             places.left[r, j] -= done
 

@@ -11,8 +11,8 @@ from typing import Protocol
 
 import numpy as np
 
+from headgate.allocation.arrays import Floats, Ints
 from headgate.allocation.simulator import kernel
-from headgate.allocation.simulator.kernel import Floats, Ints
 from headgate.allocation.simulator.world import World
 
 
@@ -77,7 +77,7 @@ def run(world: World, policy: Policy, rules: Rules, until: float, first: Sequenc
     for pipeline, count in enumerate(first):
         for _ in range(count):
             world.start(pipeline, 0.0)
-    target = np.array(first if len(first) else [0] * len(world.services), np.int64)
+    target = np.array(first if len(first) else [0] * len(world.disciplines), np.int64)
     hand = _Hand(world, rules)
     histogram = world.lines.histogram.copy()
     next_decision, replica_s, most = 0.0, 0.0, 0
@@ -98,7 +98,7 @@ def run(world: World, policy: Policy, rules: Rules, until: float, first: Sequenc
 
 def _look(world: World, target: Ints, histogram: Ints) -> View:
     held = np.bincount(
-        world.owner[world.places.held > 0], world.places.held[world.places.held > 0], len(world.services)
+        world.owner[world.places.held > 0], world.places.held[world.places.held > 0], len(world.disciplines)
     ).astype(np.int64)
     return View(
         now=world.now,

@@ -10,22 +10,22 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from headgate.allocation.arrays import Floats, Ints
 from headgate.allocation.simulator import kernel
-from headgate.allocation.simulator.kernel import Floats, Ints
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Service:
+class Discipline:
     """How a pipeline's replicas serve (times in seconds).
 
     A replica takes `depth` requests and works on `slots` of them at once, first come first served; with k at once each
-    takes `slow[k]` times as long as alone (`slow[0]` is not used). `queue` requests may wait; what comes then is
+    takes `slow[k - 1]` times as long as alone. `queue` requests may wait; what comes then is
     dropped. `extra_s` is added to every latency; `late_s` is the SLO.
     """
 
     slots: int = 1
     depth: int = 1
-    slow: tuple[float, ...] = (1.0, 1.0)
+    slow: tuple[float, ...] = (1.0,)
     queue: int = 64
     extra_s: float = 0.0
     late_s: float = 1.0
@@ -42,19 +42,21 @@ class Requests:
 class World:
     """Everything that moves. `now` in seconds from 0; the arrays are the kernel's (see there)."""
 
-    def __init__(self, services: Sequence[Service], requests: Sequence[Requests], places: int, *, turns: bool) -> None:
+    def __init__(
+        self, disciplines: Sequence[Discipline], requests: Sequence[Requests], places: int, *, turns: bool
+    ) -> None:
         """`places` bounds how many replicas there are at one moment; `turns` dispatches round-robin, else to the
         least busy replica."""
-        pipelines = len(services)
+        pipelines = len(disciplines)
         self.now = 0.0
-        self.services = tuple(services)
+        self.disciplines = tuple(disciplines)
         sizes = [len(one.at) for one in requests]
         ends = np.cumsum([0, *sizes]).astype(np.int64)
         self.first, self.last = ends[:-1], ends[1:]
         self.at = np.concatenate([one.at for one in requests]) if sizes else np.zeros(0)
         self.work = np.concatenate([one.work for one in requests]) if sizes else np.zeros(0)
         self.latency: Floats = np.full(len(self.at), np.nan)
-        depths = max(one.depth for one in services)
+        depths = max(one.depth for one in disciplines)
         self.owner: Ints = np.full(places, -1, np.int64)
         self.idle_until = np.zeros(places)
         self.places = kernel.Places(
@@ -67,8 +69,8 @@ class World:
             since=np.zeros(places),
             finish=np.full(places, np.inf),
         )
-        widest = max(len(one.slow) for one in services)
-        limits = np.array([one.queue for one in services], np.int64)
+        widest = max(one.slots for one in disciplines)
+        limits = np.array([one.queue for one in disciplines], np.int64)
         self.lines = kernel.Lines(
             members=np.zeros((pipelines, places), np.int64),
             counts=np.zeros(pipelines, np.int64),
@@ -79,11 +81,11 @@ class World:
             length=np.zeros(pipelines, np.int64),
             limit=limits,
             turn=np.zeros(pipelines, np.int64),
-            slots=np.array([one.slots for one in services], np.int64),
-            depth=np.array([one.depth for one in services], np.int64),
-            slow=np.array([[*one.slow, *[one.slow[-1]] * (widest - len(one.slow))] for one in services], float),
-            extra_s=np.array([one.extra_s for one in services]),
-            late_s=np.array([one.late_s for one in services]),
+            slots=np.array([one.slots for one in disciplines], np.int64),
+            depth=np.array([one.depth for one in disciplines], np.int64),
+            slow=np.array([[one.slow[min(k, len(one.slow) - 1)] for k in range(widest)] for one in disciplines]),
+            extra_s=np.array([one.extra_s for one in disciplines]),
+            late_s=np.array([one.late_s for one in disciplines]),
             seen=np.zeros((pipelines, kernel.SEEN)),
             histogram=np.zeros((pipelines, kernel.BINS), np.int64),
         )
@@ -137,7 +139,7 @@ class World:
     def count(self, *stages: int) -> Ints:
         """Replicas by pipeline in any of the stages."""
         chosen = self.owner[np.isin(self.places.stage, stages)]
-        return np.bincount(chosen, minlength=len(self.services)).astype(np.int64)
+        return np.bincount(chosen, minlength=len(self.disciplines)).astype(np.int64)
 
     def places_of(self, pipeline: int, *stages: int) -> Ints:
         """The places of a pipeline's replicas in any of the stages, in order."""
