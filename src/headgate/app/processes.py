@@ -61,16 +61,20 @@ def build_spec(settings: Settings, places: Places) -> Spec:
 
 
 def write_spec(settings: Settings, places: Places) -> Path:
-    """Write the supervisor's spec; its path."""
+    """Make the run folder ready for a start, with the supervisor's spec in it; the spec's path."""
     places.make()  # a house that ended just now may have taken its run folder along
     if settings.gateway.processes > 1:
-        counts = places.run / "metrics"
-        counts.mkdir(mode=0o700, exist_ok=True)
-        for old in counts.glob("*.db"):  # of gateways of an earlier start: theirs began at zero as well
-            old.unlink()
+        _empty_counts(places.run / "metrics")
     path = places.run / "spec.json"
     write_private(path, dump_spec(build_spec(settings, places)).encode())
     return path
+
+
+def _empty_counts(folder: Path) -> None:
+    """Where several gateways share their counts: there, and without those of an earlier start."""
+    folder.mkdir(mode=0o700, exist_ok=True)
+    for old in folder.glob("*.db"):
+        old.unlink()
 
 
 def load_applied() -> Settings:
