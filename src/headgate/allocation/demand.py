@@ -7,11 +7,15 @@ from dataclasses import dataclass
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Quantile:
-    """A forecast: with `probability` the arrival rate stays below `arrivals_per_s`."""
+class Outlook:
+    """What is forecast: requests per second at forecast.PROBABILITIES in the next `near_s` seconds, and in the `far_s`
+    seconds after them.
+    """
 
-    probability: float
-    arrivals_per_s: float
+    near: tuple[float, ...]
+    far: tuple[float, ...]
+    near_s: float
+    far_s: float
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -33,7 +37,7 @@ class Demand:
     output_tokens_per_s: float = 0.0
     late_per_s: float = 0.0
     idle_for_s: float = 0.0
-    forecast: tuple[Quantile, ...] = ()
+    outlook: Outlook | None = None
 
     @property
     def inside(self) -> int:
@@ -102,5 +106,5 @@ def learn_demand(before: Demand, seen: Seen, *, rate_window_s: float = 10.0, now
         output_tokens_per_s=follow(before.output_tokens_per_s, seen.output_tokens),
         late_per_s=follow(before.late_per_s, seen.late),
         idle_for_s=0.0 if active else before.idle_for_s + seen.elapsed_s,
-        forecast=before.forecast,
+        outlook=before.outlook,
     )

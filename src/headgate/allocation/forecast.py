@@ -91,7 +91,8 @@ class Forecaster:
         """Requests per second in `window`, at each of PROBABILITIES."""
         book = self._books.setdefault(window, _Book(self._settings))
         ratio = self._rhythm.ratio(self._past, self._at, window)
-        book.open.append((self._at, np.append(self._levels, self._levels * ratio)))
+        if self._at > 0.0:  # before anything was learned there is no forecast that could be wrong
+            book.open.append((self._at, np.append(self._levels, self._levels * ratio)))
         best = book.best()
         level = float(self._levels[best % len(self._levels)]) * (ratio if best >= len(self._levels) else 1.0)
         return tuple((level * np.exp(book.spread(best, self._at))).tolist())

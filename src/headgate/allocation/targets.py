@@ -14,13 +14,15 @@ from dataclasses import dataclass
 import numpy as np
 
 from headgate.allocation import punctuality
-from headgate.allocation.arrays import Floats
+from headgate.allocation.arrays import Floats, Ints
 from headgate.allocation.forecast import WEIGHTS
 from headgate.allocation.problem import Problem, Solution
 from headgate.allocation.punctuality import Service
+from headgate.allocation.settings import DEFAULTS, TargetSettings
 from headgate.allocation.solver import solve
 
 _CLEARLY = 1.5  # requests at once a slot that are no backlog yet
+_LEAST = 0.01  # part on time that counts as none where fairness takes logarithms or powers
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -61,12 +63,17 @@ class Want:
     rank: int = 0
 
 
-def choose_targets(wants: Sequence[Want], capacity: Sequence[float], prices: Floats | None = None) -> Solution:
+def choose_targets(
+    wants: Sequence[Want],
+    capacity: Sequence[float],
+    prices: Floats | None = None,
+    settings: TargetSettings = DEFAULTS,
+) -> Solution:
     """Replicas by option, in the order of `wants` and their options, with a bound of what is possible.
 
     `capacity` is units by pool; `prices` those of the last solution.
     """
-    loads, values = value_curves(wants)
+    loads, values = value_curves(wants, settings)
     options = [(number, option) for number, want in enumerate(wants) for option in want.options]
     told = np.array(
         [
@@ -93,7 +100,7 @@ def choose_targets(wants: Sequence[Want], capacity: Sequence[float], prices: Flo
     return solve(problem, prices=prices)
 
 
-def value_curves(wants: Sequence[Want]) -> tuple[Floats, Floats]:
+def value_curves(wants: Sequence[Want], settings: TargetSettings = DEFAULTS) -> tuple[Floats, Floats]:
     """Capacities in replicas [I, G] and the value of each [I, G]."""
     most = max(want.cap for want in wants)
     near = _on_time(wants, [_with_backlog(want) for want in wants], most)
@@ -105,8 +112,26 @@ def value_curves(wants: Sequence[Want]) -> tuple[Floats, Floats]:
     near_s = np.array([want.near_s for want in wants])[:, None]
     far_s = np.array([want.far_s for want in wants])[:, None]
     weight = np.array([want.weight for want in wants])[:, None]
-    values = weight * (near * near_s + far * far_s) / (near_s + far_s)
+    on_time = _fairly((near * near_s + far * far_s) / (near_s + far_s), settings.alpha)
+    values = weight * (on_time + settings.spare * _eased(wants, replicas))
     return np.repeat(replicas[None, :].astype(float), len(wants), axis=0), values
+
+
+def _fairly(on_time: Floats, alpha: float) -> Floats:
+    """Utility of a part on time, from 0 to 1. Source: alpha-fairness (J. Mo and J. Walrand, 2000)."""
+    if alpha == 0.0:
+        return on_time
+    if alpha == 1.0:
+        return np.log1p(on_time / _LEAST) / np.log1p(1.0 / _LEAST)
+    low, high = _LEAST ** (1.0 - alpha), (1.0 + _LEAST) ** (1.0 - alpha)
+    return ((on_time + _LEAST) ** (1.0 - alpha) - low) / (high - low)
+
+
+def _eased(wants: Sequence[Want], replicas: Ints) -> Floats:
+    """How far replicas beyond the need ease a load, [I, replicas] from 0 to 1: n of them beside n and the busy ones."""
+    middle = np.array([max(want.near[len(want.near) // 2], want.far[len(want.far) // 2]) for want in wants])
+    busy = (middle / np.array([want.service.replica_rate for want in wants]))[:, None]
+    return np.where(busy > 0.0, replicas / np.maximum(replicas + busy, 1e-9), 0.0)
 
 
 def _with_backlog(want: Want) -> tuple[float, ...]:

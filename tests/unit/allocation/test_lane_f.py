@@ -1,8 +1,8 @@
 import numpy as np
 import pytest
-from benchmarks.allocation.lane_f import LATE_S, SERVICE, score
-from benchmarks.allocation.traces import WORK_LEAST_S, draw_requests
-from benchmarks.allocation.wva import PER_REPLICA, share_devices
+from benchmarks.lanes.lane_f import LATE_S, SERVICE, score
+from benchmarks.lanes.traces import WORK_LEAST_S, draw_requests
+from benchmarks.lanes.wva import PER_REPLICA, share_devices
 
 from headgate.allocation.simulator.world import Requests, World
 

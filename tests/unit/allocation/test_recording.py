@@ -13,7 +13,10 @@ RECORDED = state(
     spec("a", floor=1),
     spec("b", share=0.5),
     running=(runs("r1", "a", 0), runs("r2", "b", 1, share=0.5, stage="draining")),
-    demands={"b": load(7, queued=2, forecast=(Quantile(probability=0.9, arrivals_per_s=3.0),)), "a": load(1)},
+    demands={
+        "b": load(7, queued=2, outlook=Outlook(near=(1.0, 2.0), far=(1.5, 2.5), near_s=2.0, far_s=7.0)),
+        "a": load(1),
+    },
     histories={"a": History(raised_at=1.5)},
     held={"c": "why"},
 )

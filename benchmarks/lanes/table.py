@@ -9,8 +9,8 @@ from typing import Any
 
 import numpy as np
 
-from benchmarks.allocation import baselines, clairvoyant, faro, faro_rules, headgate_policy, traces, wva
-from benchmarks.allocation.lane_f import PolicyFactory, measure
+from benchmarks.lanes import baselines, clairvoyant, faro, faro_rules, headgate_policy, traces, wva
+from benchmarks.lanes.lane_f import PolicyFactory, measure
 
 POLICIES: dict[str, tuple[PolicyFactory, str | None]] = {
     "Headgate": (headgate_policy.Headgate, None),

@@ -13,7 +13,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from benchmarks.allocation.lane_f import LATE_S, Lane
+from benchmarks.lanes.lane_f import LATE_S, Lane
 from headgate.allocation.arrays import Floats, Ints
 from headgate.allocation.simulator.run import View
 from headgate.allocation.simulator.world import World

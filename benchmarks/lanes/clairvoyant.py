@@ -5,9 +5,9 @@ A strong reference, not a proven bound: it plans minute by minute from true coun
 
 from __future__ import annotations
 
-from benchmarks.allocation.headgate_policy import service
-from benchmarks.allocation.lane_f import Lane
-from benchmarks.allocation.traces import MINUTE_S
+from benchmarks.lanes.headgate_policy import service
+from benchmarks.lanes.lane_f import Lane
+from benchmarks.lanes.traces import MINUTE_S
 from headgate.allocation.arrays import Ints
 from headgate.allocation.simulator.run import Rules, View
 from headgate.allocation.targets import Option, Want, choose_targets

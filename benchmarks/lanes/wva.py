@@ -13,7 +13,7 @@ from collections import deque
 
 import numpy as np
 
-from benchmarks.allocation.lane_f import SERVICE, Lane
+from benchmarks.lanes.lane_f import SERVICE, Lane
 from headgate.allocation.arrays import Floats, Ints
 from headgate.allocation.simulator.run import View
 

@@ -1,4 +1,4 @@
-"""Lane F: Faro's ten jobs in six hours, one pool: `python -m benchmarks.allocation.lane_f --table`.
+"""Lane F: Faro's ten jobs in six hours, one pool: `python -m benchmarks.lanes.lane_f --table`.
 
 A replica serves one request at a time and holds four; 0.72 s is the SLO. `measure` runs one policy at one capacity; the
 table puts all policies beside what Faro's authors published from their own simulator.
@@ -16,7 +16,7 @@ from typing import Any, Protocol, runtime_checkable
 
 import numpy as np
 
-from benchmarks.allocation import traces
+from benchmarks.lanes import traces
 from headgate.allocation.arrays import Floats, Ints
 from headgate.allocation.simulator.run import Account, Policy, Rules, run
 from headgate.allocation.simulator.world import Discipline, Requests, World
@@ -159,9 +159,9 @@ def _by_minute(at: Floats, latency: Floats, minutes: int, late_s: float) -> tupl
 
 def main(arguments: Sequence[str] | None = None) -> None:
     """The command line."""
-    from benchmarks.allocation.table import print_table
+    from benchmarks.lanes.table import print_table
 
-    parser = argparse.ArgumentParser(prog="benchmarks.allocation.lane_f", description=__doc__)
+    parser = argparse.ArgumentParser(prog="benchmarks.lanes.lane_f", description=__doc__)
     parser.add_argument("--table", action="store_true", help="all policies at all capacities")
     parser.add_argument("--seeds", type=int, default=1, help="how many seeds (42, 24, 32, 40, 62)")
     parser.add_argument("--policies", nargs="*", help="only these")

@@ -1,22 +1,19 @@
-"""Lane F in a few figures: `python -m benchmarks.allocation --json FILE [--full]`.
+"""Lane F in a few figures: Headgate, the best Faro variant, equal share and the clairvoyant in the same simulator.
 
-Headgate, the best Faro variant, equal share and the clairvoyant in the same simulator, cold and warm switching, and
-which part of the way from the best Faro to the clairvoyant Headgate goes (`lane_f_regret_`). The short form is capacity
-32 and one seed; `--full` is every capacity with five seeds, and takes hours.
+Cold and warm switching, and which part of the way from the best Faro to the clairvoyant Headgate goes
+(`lane_f_regret_`). The short form is capacity 32 and one seed; the full one is every capacity with five seeds.
 """
 
 from __future__ import annotations
 
-import argparse
 from collections.abc import Sequence
 
 import numpy as np
 
-from benchmarks.allocation import baselines, faro
-from benchmarks.allocation.clairvoyant import Clairvoyant
-from benchmarks.allocation.headgate_policy import Headgate
-from benchmarks.allocation.lane_f import CAPACITIES, SEEDS, PolicyFactory, measure
-from benchmarks.running import write_json
+from benchmarks.lanes import baselines, faro
+from benchmarks.lanes.clairvoyant import Clairvoyant
+from benchmarks.lanes.headgate_policy import Headgate
+from benchmarks.lanes.lane_f import CAPACITIES, SEEDS, PolicyFactory, measure
 
 POLICIES: dict[str, PolicyFactory] = {
     "headgate": Headgate,
@@ -54,20 +51,7 @@ def run(
     return result
 
 
-def main() -> None:
-    """The command line."""
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--json", help="write the result here")
-    parser.add_argument("--full", action="store_true", help="every capacity, five seeds")
-    parser.add_argument("--policies", nargs="*", choices=tuple(POLICIES), default=list(POLICIES))
-    parser.add_argument("--capacities", nargs="*", type=int)
-    parser.add_argument("--modes", nargs="*", choices=("cold", "warm"), default=["cold", "warm"])
-    parser.add_argument("--seeds", type=int, help="how many seeds")
-    asked = parser.parse_args()
-    capacities = asked.capacities or (CAPACITIES if asked.full else (32,))
-    seeds = SEEDS[: asked.seeds or (5 if asked.full else 1)]
-    write_json(asked.json, run(asked.policies, capacities, asked.modes, seeds))
-
-
-if __name__ == "__main__":
-    main()
+def figures(*, full: bool) -> dict[str, float]:
+    """The lane's figures."""
+    capacities, seeds = (CAPACITIES, SEEDS) if full else ((32,), SEEDS[:1])
+    return run(tuple(POLICIES), capacities, ("cold", "warm"), seeds)

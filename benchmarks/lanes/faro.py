@@ -13,10 +13,10 @@ from abc import ABC, abstractmethod
 
 import numpy as np
 
-from benchmarks.allocation.faro_rules import Action, Reactive, mean_latency
-from benchmarks.allocation.faro_solver import PROCESSING_S, Division, Goal
-from benchmarks.allocation.forecast import Forecast, Future, OwnPast
-from benchmarks.allocation.lane_f import LATE_S, Lane
+from benchmarks.lanes.faro_rules import Action, Reactive, mean_latency
+from benchmarks.lanes.faro_solver import PROCESSING_S, Division, Goal
+from benchmarks.lanes.forecast import Forecast, Future, OwnPast
+from benchmarks.lanes.lane_f import LATE_S, Lane
 from headgate.allocation.arrays import Floats, Ints
 from headgate.allocation.simulator import kernel
 from headgate.allocation.simulator.run import View

@@ -10,8 +10,8 @@ from collections import deque
 
 import numpy as np
 
-from benchmarks.allocation.lane_f import Lane
-from benchmarks.allocation.traces import WORK_LEAST_S, WORK_SCALE_S, WORK_SHAPE
+from benchmarks.lanes.lane_f import Lane
+from benchmarks.lanes.traces import WORK_LEAST_S, WORK_SCALE_S, WORK_SHAPE
 from headgate.allocation.arrays import Floats, Ints
 from headgate.allocation.simulator import kernel
 from headgate.allocation.simulator.run import View

@@ -1,0 +1,43 @@
+"""What the allocation is worth: `python -m benchmarks.allocation --json FILE [--lane F|S|H|X|live] [--full]`.
+
+Without `--lane` a short form of all is checked; `--full` does everything: whole curves over capacity, five seeds and
+every baseline, and takes hours. Each lane is a module of `benchmarks/lanes` with `figures(full)`.
+"""
+
+from __future__ import annotations
+
+import argparse
+import sys
+from importlib import import_module
+from pathlib import Path
+
+sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
+
+from benchmarks.running import write_json
+
+LANES = {
+    "F": "benchmarks.lanes.regret",
+    "S": "benchmarks.lanes.lane_s",
+    "H": "benchmarks.lanes.lane_h",
+    "X": "benchmarks.lanes.lane_x",
+    "live": "benchmarks.lanes.live",
+    "decision": "benchmarks.decision",
+}
+
+
+def main() -> None:
+    """The command line."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--json", help="write the result here")
+    parser.add_argument("--lane", choices=tuple(LANES), help="only this one")
+    parser.add_argument("--full", action="store_true", help="whole curves, five seeds, every baseline: hours")
+    asked = parser.parse_args()
+    result: dict[str, object] = {}
+    for lane in [asked.lane] if asked.lane else LANES:
+        print(f"\n== lane {lane}", flush=True)
+        result |= import_module(LANES[lane]).figures(full=asked.full)
+    write_json(asked.json, result)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,41 @@
+"""Every constant by which capacity is given out, in one place. The defaults serve all loads: none is set by hand.
+
+They were chosen on days 1 to 5 of the ServeGen traces (`python -m benchmarks.lanes.tune`, docs/why/009) and nowhere
+else; the product, the simulator and every benchmark use these.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+
+from headgate.allocation.forecast import ForecastSettings, Window
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class TargetSettings:
+    """How targets are chosen (seconds, utility of a whole pipeline as 1).
+
+    Targets are chosen every `decide_s`. The near stretch lasts until a replica that is started now serves, and
+    `rest_part` of the time in which a released one still holds its place; at least `near_least_s`. The far stretch
+    lasts `far_times` as long and `far_more_s` more. `alpha` is fairness: 0 adds parts on time, 1 adds their logarithms,
+    more looks at whoever is worst. `spare` is what capacity that nobody needs is worth where the load is, so that
+    none lies idle.
+    """
+
+    decide_s: float = 5.0
+    rest_part: float = 0.0
+    near_least_s: float = 2.0
+    far_times: float = 1.0
+    far_more_s: float = 5.0
+    alpha: float = 0.0
+    spare: float = 1e-3
+    forecast: ForecastSettings = field(default_factory=ForecastSettings)
+
+    def windows(self, start_s: float, rest_s: float = 0.0) -> tuple[Window, Window]:
+        """The near and the far stretch of a pipeline whose replicas serve `start_s` after they were asked for."""
+        near_s = max(start_s + self.rest_part * rest_s, self.decide_s, self.near_least_s)
+        far_s = near_s * (1.0 + self.far_times) + self.far_more_s
+        return Window(begins_s=0.0, ends_s=near_s), Window(begins_s=near_s, ends_s=far_s)
+
+
+DEFAULTS = TargetSettings()

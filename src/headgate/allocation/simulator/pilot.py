@@ -1,0 +1,77 @@
+"""Headgate's allocation as a policy of the simulator: the product's forecasts, value curves and solver.
+
+What the simulator leaves out is where replicas sit: nodes, memory, engines' processes.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from headgate.allocation.arrays import Floats, Ints
+from headgate.allocation.forecast import Forecasts
+from headgate.allocation.punctuality import Service
+from headgate.allocation.settings import DEFAULTS, TargetSettings
+from headgate.allocation.simulator import kernel
+from headgate.allocation.simulator.run import Rules, View
+from headgate.allocation.targets import Option, Want, choose_targets
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Charge:
+    """A pipeline as the pilot knows it: how its replicas serve, weight, floor and cap in replicas, class (0 first)."""
+
+    service: Service
+    weight: float = 1.0
+    floor: int = 1
+    cap: int | None = None
+    rank: int = 0
+    cost: float = 0.0
+
+
+class Pilot:
+    """Equal marginal utility over forecast quantiles, decided anew each time it is asked."""
+
+    def __init__(self, charges: Sequence[Charge], rules: Rules, settings: TargetSettings = DEFAULTS) -> None:
+        """One charge for each pipeline of the world; `rules` tell how many replicas there may be and how they start."""
+        self._charges = charges
+        self._rules = rules
+        self._settings = settings
+        self._forecasts = Forecasts(settings.forecast)
+        self._names = [f"{number:05}" for number in range(len(charges))]
+        self._before = 0.0
+        self._prices: Floats | None = None
+        self._windows = settings.windows(rules.start_s, rules.rest_s)
+        self.decide_s = settings.decide_s
+        self.gaps: list[float] = []
+
+    def decide(self, view: View) -> Ints:
+        """The replicas of each pipeline."""
+        came = dict(zip(self._names, view.seen[:, kernel.ARRIVED].tolist(), strict=True))
+        self._forecasts.learn(came, view.now - self._before)
+        self._before = view.now
+        there = view.serving + view.starting
+        inside = view.queued + view.in_flight
+        wants = [self._want(number, int(there[number]), float(inside[number])) for number in range(len(self._charges))]
+        solution = choose_targets(wants, [self._rules.budget], self._prices, self._settings)
+        self._prices = solution.prices
+        self.gaps.append(solution.gap)
+        return solution.counts
+
+    def _want(self, number: int, there: int, inside: float) -> Want:
+        charge = self._charges[number]
+        near, far = self._windows
+        soon, later = self._forecasts.forecast(self._names[number], self._windows)
+        return Want(
+            service=charge.service,
+            near=soon,
+            far=later,
+            near_s=near.ends_s,
+            far_s=far.ends_s - far.begins_s,
+            options=(Option(now=there, cost=charge.cost),),
+            inside=inside,
+            weight=charge.weight,
+            floor=charge.floor,
+            cap=self._rules.budget if charge.cap is None else charge.cap,
+            rank=charge.rank,
+        )
