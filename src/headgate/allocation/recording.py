@@ -54,7 +54,10 @@ def _build(kind: Any, plain: Any) -> Any:
         if len(inner) == 2 and inner[1] is Ellipsis:
             return tuple(_build(inner[0], one) for one in plain)
         return tuple(_build(one_kind, one) for one_kind, one in zip(inner, plain, strict=True))
-    if origin is not None and origin not in (Literal, Union, types.UnionType):
+    if origin in (Union, types.UnionType):
+        inner = next((one for one in get_args(kind) if is_dataclass(one)), None)
+        return plain if inner is None or plain is None else _build(inner, plain)
+    if origin is not None and origin is not Literal:
         return {key: _build(get_args(kind)[1], one) for key, one in plain.items()}
     return plain
 

@@ -2,7 +2,7 @@ import json
 
 import pytest
 
-from headgate.allocation.demand import Quantile
+from headgate.allocation.demand import Outlook
 from headgate.allocation.policy import decide
 from headgate.allocation.recording import build_state, plain_allocation, plain_state
 from headgate.allocation.state import History
