@@ -31,9 +31,13 @@ class TargetSettings:
     spare: float = 1e-3
     forecast: ForecastSettings = field(default_factory=ForecastSettings)
 
-    def windows(self, start_s: float, rest_s: float = 0.0) -> tuple[Window, Window]:
-        """The near and the far stretch of a pipeline whose replicas serve `start_s` after they were asked for."""
-        near_s = max(start_s + self.rest_part * rest_s, self.decide_s, self.near_least_s)
+    def windows(self, start_s: float, rest_s: float = 0.0, decide_s: float | None = None) -> tuple[Window, Window]:
+        """The near and the far stretch of a pipeline whose replicas serve `start_s` after they were asked for.
+
+        `decide_s` is how often targets are chosen, where that is not as the settings say.
+        """
+        every_s = self.decide_s if decide_s is None else decide_s
+        near_s = max(start_s + self.rest_part * rest_s, every_s, self.near_least_s)
         far_s = near_s * (1.0 + self.far_times) + self.far_more_s
         return Window(begins_s=0.0, ends_s=near_s), Window(begins_s=near_s, ends_s=far_s)
 

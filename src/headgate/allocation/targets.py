@@ -73,6 +73,11 @@ def choose_targets(
 
     `capacity` is units by pool; `prices` those of the last solution.
     """
+    return solve(build_problem(wants, capacity, settings), prices=prices)
+
+
+def build_problem(wants: Sequence[Want], capacity: Sequence[float], settings: TargetSettings = DEFAULTS) -> Problem:
+    """What the solver is asked: see choose_targets."""
     loads, values = value_curves(wants, settings)
     options = [(number, option) for number, want in enumerate(wants) for option in want.options]
     told = np.array(
@@ -81,7 +86,7 @@ def choose_targets(
             for number, one in options
         ],
     ).T
-    problem = Problem(
+    return Problem(
         capacity=np.array(capacity, float),
         pipeline=told[0].astype(np.int64),
         pool=told[1].astype(np.int64),
@@ -97,14 +102,13 @@ def choose_targets(
         cap=np.array([want.cap for want in wants]),
         rank=np.array([want.rank for want in wants]),
     )
-    return solve(problem, prices=prices)
 
 
 def value_curves(wants: Sequence[Want], settings: TargetSettings = DEFAULTS) -> tuple[Floats, Floats]:
     """Capacities in replicas [I, G] and the value of each [I, G]."""
     most = max(want.cap for want in wants)
-    near = _on_time(wants, [_with_backlog(want) for want in wants], most)
-    far = _on_time(wants, [want.far for want in wants], most)
+    near = _on_time(wants, [_with_backlog(want) for want in wants], [want.near_s for want in wants], most)
+    far = _on_time(wants, [want.far for want in wants], [want.far_s for want in wants], most)
     replicas = np.arange(most + 1)
     there = np.array([sum(option.now * option.speed for option in want.options) for want in wants])
     at_once = np.minimum(replicas[None, :], np.floor(there)[:, None]).astype(np.int64)
@@ -141,11 +145,14 @@ def _with_backlog(want: Want) -> tuple[float, ...]:
     return tuple(rate + backlog for rate in want.near)
 
 
-def _on_time(wants: Sequence[Want], rates: Sequence[tuple[float, ...]], most: int) -> Floats:
-    """Expected part on time [I, replicas]."""
+def _on_time(wants: Sequence[Want], rates: Sequence[tuple[float, ...]], seconds: Sequence[float], most: int) -> Floats:
+    """Expected part on time [I, replicas] of a stretch in which anything comes; 0 where nothing is expected to."""
     kinds: dict[Service, int] = {}
     which = [kinds.setdefault(want.service, len(kinds)) for want in wants]
     tables = np.stack([punctuality.table(service, most) for service in kinds])
     replica_rates = np.array([want.service.replica_rate for want in wants])
-    read = punctuality.read(tables, np.array(which), np.array(rates), replica_rates)
-    return np.einsum("iqn,q->in", read, np.array(WEIGHTS))
+    told = np.array(rates)
+    read = punctuality.read(tables, np.array(which), told, replica_rates)
+    # Why: a replica is worth something only if somebody comes. Else pipelines that sleep would hold one each.
+    asked = 1.0 - np.exp(-told * np.array(seconds)[:, None])
+    return np.einsum("iqn,iq,q->in", read, asked, np.array(WEIGHTS))
