@@ -26,12 +26,17 @@ class Node:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Pool:
-    """Devices of one kind. `price_per_hour` is money for one device; None: not known."""
+    """Devices of one kind. `price_per_hour` is money for one device, `watts` what one draws when busy; None: not known.
+
+    An `elastic` pool is paid for by what is used of it; a fixed one is paid for anyway.
+    """
 
     name: str
     kind: Literal["cpu", "gpu"]
     nodes: tuple[Node, ...]
     price_per_hour: float | None = None
+    watts: float | None = None
+    elastic: bool = False
 
     @property
     def share(self) -> float:

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field
 
+from headgate.allocation.capacity import Pool
 from headgate.allocation.forecast import ForecastSettings, Window
 
 
@@ -18,8 +19,9 @@ class TargetSettings:
     Targets are chosen every `decide_s`. The near stretch lasts until a replica that is started now serves, and
     `rest_part` of the time in which a released one still holds its place; at least `near_least_s`. The far stretch
     lasts `far_times` as long and `far_more_s` more. `alpha` is fairness: 0 adds parts on time, 1 adds their logarithms,
-    more looks at whoever is worst. `spare` is what capacity that nobody needs is worth where the load is, so that
-    none lies idle.
+    more looks at whoever is worst. `answered` is what an answer is worth that comes too late. `money` and `energy` are
+    the utility of one unit of money an hour and of one watt: what holding capacity must bring. `spare` is what capacity
+    that nobody needs is worth where the load is, so that none lies idle.
     """
 
     decide_s: float = 5.0
@@ -28,7 +30,10 @@ class TargetSettings:
     far_times: float = 1.0
     far_more_s: float = 5.0
     alpha: float = 0.0
+    answered: float = 0.1
     spare: float = 1e-3
+    money: float = 0.01
+    energy: float = 0.0
     forecast: ForecastSettings = field(default_factory=ForecastSettings)
 
     def windows(self, start_s: float, rest_s: float = 0.0, decide_s: float | None = None) -> tuple[Window, Window]:
@@ -40,6 +45,11 @@ class TargetSettings:
         near_s = max(start_s + self.rest_part * rest_s, every_s, self.near_least_s)
         far_s = near_s * (1.0 + self.far_times) + self.far_more_s
         return Window(begins_s=0.0, ends_s=near_s), Window(begins_s=near_s, ends_s=far_s)
+
+    def hold_cost(self, pool: Pool, share: float) -> float:
+        """The utility that holding `share` devices of a pool costs: money where it is elastic, and energy."""
+        price = pool.price_per_hour if pool.elastic else None
+        return share * (self.money * (price or 0.0) + self.energy * (pool.watts or 0.0))
 
 
 DEFAULTS = TargetSettings()

@@ -107,8 +107,8 @@ def build_problem(wants: Sequence[Want], capacity: Sequence[float], settings: Ta
 def value_curves(wants: Sequence[Want], settings: TargetSettings = DEFAULTS) -> tuple[Floats, Floats]:
     """Capacities in replicas [I, G] and the value of each [I, G]."""
     most = max(want.cap for want in wants)
-    near = _on_time(wants, [_with_backlog(want) for want in wants], [want.near_s for want in wants], most)
-    far = _on_time(wants, [want.far for want in wants], [want.far_s for want in wants], most)
+    near = _on_time(wants, [_with_backlog(want) for want in wants], [want.near_s for want in wants], most, settings)
+    far = _on_time(wants, [want.far for want in wants], [want.far_s for want in wants], most, settings)
     replicas = np.arange(most + 1)
     there = np.array([sum(option.now * option.speed for option in want.options) for want in wants])
     at_once = np.minimum(replicas[None, :], np.floor(there)[:, None]).astype(np.int64)
@@ -145,7 +145,13 @@ def _with_backlog(want: Want) -> tuple[float, ...]:
     return tuple(rate + backlog for rate in want.near)
 
 
-def _on_time(wants: Sequence[Want], rates: Sequence[tuple[float, ...]], seconds: Sequence[float], most: int) -> Floats:
+def _on_time(
+    wants: Sequence[Want],
+    rates: Sequence[tuple[float, ...]],
+    seconds: Sequence[float],
+    most: int,
+    settings: TargetSettings,
+) -> Floats:
     """Expected part on time [I, replicas] of a stretch in which anything comes; 0 where nothing is expected to."""
     kinds: dict[Service, int] = {}
     which = [kinds.setdefault(want.service, len(kinds)) for want in wants]
@@ -155,4 +161,8 @@ def _on_time(wants: Sequence[Want], rates: Sequence[tuple[float, ...]], seconds:
     read = punctuality.read(tables, np.array(which), told, replica_rates)
     # Why: a replica is worth something only if somebody comes. Else pipelines that sleep would hold one each.
     asked = 1.0 - np.exp(-told * np.array(seconds)[:, None])
-    return np.einsum("iqn,iq,q->in", read, asked, np.array(WEIGHTS))
+    # A late answer is worth something too; without it whoever is overloaded most would be given up for the others.
+    able = np.arange(most + 1.0) * replica_rates[:, None, None]
+    answered = np.minimum(1.0, able / np.maximum(told[:, :, None], 1e-9))
+    part = (1.0 - settings.answered) * read + settings.answered * answered
+    return np.einsum("iqn,iq,q->in", part, asked, np.array(WEIGHTS))
