@@ -13,7 +13,7 @@ import orjson
 from headgate.core.chat import Call, Delta, Kind
 from headgate.core.errors import BadRequest, ModelRefused, UpstreamFailed
 from headgate.core.model import Version
-from headgate.engines.engine import Command, Launch, Memory, ModelOptions, Upstream
+from headgate.engines.engine import Command, Knob, Launch, Memory, ModelOptions, Upstream
 from headgate.engines.http import HttpClient
 from headgate.engines.openai_dialect import PATHS, AnswerReader, build_body, select, wants_logprobs
 from headgate.engines.replica_call import call_json, refuse, stream_answer
@@ -62,6 +62,10 @@ class Classic:
         vocabulary = config.stat().st_size if config.is_file() else 0
         weights = max(0, version.bytes - vocabulary)
         return Memory(weights=2 * weights, kv_cache=0, compute=vocabulary * _VOCABULARY_FACTOR, overhead=_OVERHEAD)
+
+    def knobs(self, version: Version) -> tuple[Knob, ...]:
+        """None: it answers one text after another, in no time."""
+        return ()
 
     def command(self, launch: Launch) -> Command:
         """The child process that is this replica."""

@@ -6,8 +6,8 @@ An engine never decides where or when; it knows its own flags, its memory need a
 from __future__ import annotations
 
 from collections.abc import AsyncGenerator, Mapping
-from dataclasses import dataclass, field
-from typing import Any, Protocol
+from dataclasses import dataclass, field, replace
+from typing import Any, Literal, Protocol
 
 from headgate.core.chat import Call, Delta, Kind
 from headgate.core.model import Version
@@ -24,6 +24,34 @@ class ModelOptions:
     gpu_layers: int = 0
     adapters: tuple[str, ...] = ()
     settings: Mapping[str, Any] = field(default_factory=dict[str, Any])
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Knob:
+    """One option whose best value depends on the machine: a field of ModelOptions, else one of its `settings`.
+
+    `values` are worth trying, in order; `default` holds where the options say nothing. `effect` is what else another
+    value changes: nothing, perhaps the answers, or how long a request may be.
+    """
+
+    name: str
+    values: tuple[int | str, ...]
+    default: int | str
+    effect: Literal["none", "answers", "limits"] = "none"
+
+    def read(self, options: ModelOptions) -> int | str:
+        """The value that `options` give it."""
+        if self.name in ModelOptions.__dataclass_fields__:
+            return getattr(options, self.name)
+        value: int | str | None = options.settings.get(self.name)
+        return self.default if value is None else value
+
+    def turn(self, options: ModelOptions, value: int | str) -> ModelOptions:
+        """`options` with another value of it; what is the default anyway is left out of the settings."""
+        if self.name in ModelOptions.__dataclass_fields__:
+            return replace(options, **{self.name: value})
+        kept = {name: other for name, other in options.settings.items() if name != self.name}
+        return replace(options, settings=kept if value == self.default else kept | {self.name: value})
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -105,6 +133,10 @@ class Engine(Protocol):
 
     def estimate_memory(self, version: Version, options: ModelOptions) -> Memory:
         """Peak resident bytes of one replica, computed from the header, before anything is loaded."""
+        ...
+
+    def knobs(self, version: Version) -> tuple[Knob, ...]:
+        """The options of this version that a machine's best may be looked for in, the most telling first."""
         ...
 
     def command(self, launch: Launch) -> Command | None:

@@ -12,7 +12,7 @@ from pydantic import ValidationError
 from headgate.core.chat import Call, Delta, Kind
 from headgate.core.errors import BadRequest, ModelRefused, UpstreamFailed
 from headgate.core.model import Version
-from headgate.engines.engine import Command, Launch, Memory, ModelOptions, Upstream
+from headgate.engines.engine import Command, Knob, Launch, Memory, ModelOptions, Upstream
 from headgate.engines.http import HttpClient
 from headgate.engines.openai_dialect import PATHS, AnswerReader, build_body, select, wants_logprobs
 from headgate.engines.replica_call import call_json, stream_answer, stream_embeddings
@@ -52,6 +52,10 @@ class Fake:
     def estimate_memory(self, version: Version, options: ModelOptions) -> Memory:
         """What the setting `memory_bytes` says."""
         return Memory(weights=0, kv_cache=0, compute=0, overhead=self._model_settings(options).memory_bytes)
+
+    def knobs(self, version: Version) -> tuple[Knob, ...]:
+        """Slots: the rest is pretended."""
+        return (Knob(name="slots", values=(1, 2, 4, 8, 16, 32), default=1),)
 
     def command(self, launch: Launch) -> Command:
         """The child process that is this replica."""

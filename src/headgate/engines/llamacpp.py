@@ -21,9 +21,10 @@ from headgate.core.chat import Call, Delta, FinishReason, Kind
 from headgate.core.errors import BadRequest, ModelRefused, UpstreamFailed
 from headgate.core.model import Version
 from headgate.core.usage import Usage
-from headgate.engines.engine import Command, Launch, Memory, ModelOptions, Upstream
+from headgate.engines.engine import Command, Knob, Launch, Memory, ModelOptions, Upstream
 from headgate.engines.http import HttpClient
 from headgate.engines.json_values import as_list
+from headgate.engines.llamacpp_knobs import llamacpp_knobs
 from headgate.engines.llamacpp_memory import estimate_llamacpp_memory, maps_weights
 from headgate.engines.llamacpp_tools import demanded_tools, read_tool_call, tool_messages, tool_schema
 from headgate.engines.openai_dialect import (
@@ -129,15 +130,21 @@ class LlamaCpp:
 
     def estimate_memory(self, version: Version, options: ModelOptions) -> Memory:
         """Peak resident bytes of one replica, from the header. Raises ModelRefused when the header is not known."""
-        memory = estimate_llamacpp_memory(version, options, self._batch(version, options))
+        settings = _model_settings(options)
+        batch = self._batch(version, options, settings)
+        memory = estimate_llamacpp_memory(version, options, batch, kv_type=settings.kv_type)
         adapters = sum(Path(adapter).stat().st_size for adapter in options.adapters if Path(adapter).is_file())
         return replace(memory, weights=memory.weights + adapters)
+
+    def knobs(self, version: Version) -> tuple[Knob, ...]:
+        """Slots, batch, threads, the KV cache's type and the context."""
+        return llamacpp_knobs(version, self._settings.batch)
 
     def command(self, launch: Launch) -> Command:
         """The child process that is this replica."""
         options = launch.options
         settings = _model_settings(options)
-        batch = self._batch(launch.version, options)
+        batch = self._batch(launch.version, options, settings)
         if self._settings.binary is not None:
             return self._binary_command(launch, settings, batch)
         order = {
@@ -154,6 +161,7 @@ class LlamaCpp:
             "gpu_layers": options.gpu_layers,
             "adapters": list(options.adapters),
             "prompt_cache": settings.prompt_cache,
+            "kv_type": settings.kv_type,
             "mapped": maps_weights(launch.version),
         }
         argv = (sys.executable, "-P", "-m", "headgate.engines.llamacpp_process")
@@ -330,9 +338,10 @@ class LlamaCpp:
             tail.insert(0, token["id"])
         return tuple(tail) if not left and known and tail[-1] == known[-1] else ()
 
-    def _batch(self, version: Version, options: ModelOptions) -> int:
+    def _batch(self, version: Version, options: ModelOptions, settings: LlamaCppModelSettings) -> int:
+        batch = settings.batch or self._settings.batch
         # Why: an embedding model reads a whole text in one step; llama.cpp refuses texts longer than its batch.
-        return max(self._settings.batch, options.context) if version.task == "embed" else self._settings.batch
+        return max(batch, options.context) if version.task == "embed" else batch
 
     def _binary_command(self, launch: Launch, settings: LlamaCppModelSettings, batch: int) -> Command:
         options = launch.options
@@ -359,6 +368,8 @@ class LlamaCpp:
         ]
         if not maps_weights(launch.version):
             argv.append("--no-mmap")
+        if settings.kv_type != "f16":
+            argv += ["--cache-type-k", settings.kv_type, "--cache-type-v", settings.kv_type]
         if not settings.prompt_cache:
             argv.append("--no-cache-prompt")
         if launch.version.task == "embed":

@@ -14,7 +14,8 @@ _PROCESS = 31.5 * 2**20  # interpreter, llama.cpp's code and its threads
 # Bytes a token of the vocabulary takes in the tokenizer's tables: 190 were measured without merges, 410 with; a large
 # vocabulary has them nearly always.
 _PER_VOCABULARY = 380
-_CELL = 2  # bytes of one element of the KV cache (F16)
+# Bytes of one element of the KV cache. Source: ggml's block_q8_0 has 32 elements of a byte and a scale of two.
+_CELL = {"f16": 2.0, "q8_0": 34 / 32}
 _CONTEXT_STEP = 256  # llama.cpp rounds the context of a slot up to a multiple of this
 _UNQUANTISED_BITS = 15.0
 _PACKED_BITS = 5.0  # kinds of fewer bits an element are packed anew on x86-64 (Q4_0, Q4_K, IQ4_NL, Q2_K)
@@ -31,7 +32,7 @@ def maps_weights(version: Version) -> bool:
     return 8 * version.header.tensor_bytes / version.parameters > _UNQUANTISED_BITS
 
 
-def estimate_llamacpp_memory(version: Version, options: ModelOptions, batch: int) -> Memory:
+def estimate_llamacpp_memory(version: Version, options: ModelOptions, batch: int, *, kv_type: str = "f16") -> Memory:
     """Peak resident bytes by part; what lies on a GPU is not counted. `batch` is prompt tokens in one step.
 
     Raises ModelRefused when the version has no header facts.
@@ -51,7 +52,7 @@ def estimate_llamacpp_memory(version: Version, options: ModelOptions, batch: int
     kv = 0
     for layer, heads in enumerate(header.kv_heads[:here]):
         cells = window if layer < header.sliding_layers else context
-        kv += heads * (header.key_length + header.value_length) * _CELL * cells * options.slots
+        kv += heads * (header.key_length + header.value_length) * cells * options.slots
     # Source: llama.cpp keeps one step's activations and its scores for the next token, and a mask (F32 and F16) of the
     # whole context for each token of a step.
     activations = 4 * batch * (2 * header.feed_forward + 4 * header.embedding)
@@ -65,7 +66,7 @@ def estimate_llamacpp_memory(version: Version, options: ModelOptions, batch: int
         twice = header.token_embedding_bytes
     return Memory(
         weights=max(0, header.tensor_bytes + twice - offloaded),
-        kv_cache=kv,
+        kv_cache=int(kv * _CELL[kv_type]),
         compute=activations + scores + mask,
         overhead=overhead,
     )

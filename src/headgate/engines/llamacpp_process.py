@@ -64,6 +64,8 @@ def build_params(launch: dict[str, Any]) -> Any:
     params.cpuparams.n_threads = launch["threads"]
     params.cpuparams_batch.n_threads = launch["threads"]
     params.n_batch = params.n_ubatch = launch["batch"]
+    kind = getattr(xllamacpp.ggml_type, f"GGML_TYPE_{launch['kv_type'].upper()}")
+    params.cache_type_k = params.cache_type_v = kind
     params.n_gpu_layers = launch["gpu_layers"]
     params.n_threads_http = launch["slots"] + 2  # a streaming answer holds one; two more for probes
     params.embedding = launch["embedding"]

@@ -12,7 +12,7 @@ from headgate.core.chat import Call, Delta, Kind
 from headgate.core.errors import BadRequest, ModelRefused, UpstreamFailed
 from headgate.core.model import Version
 from headgate.core.secret import Secret
-from headgate.engines.engine import Command, Launch, Memory, ModelOptions, Upstream
+from headgate.engines.engine import Command, Knob, Launch, Memory, ModelOptions, Upstream
 from headgate.engines.http import HttpClient
 from headgate.engines.openai_dialect import PATHS, AnswerReader, build_body, select, wants_logprobs
 from headgate.engines.replica_call import refuse, stream_answer, stream_embeddings
@@ -69,6 +69,10 @@ class Remote:
     def estimate_memory(self, version: Version, options: ModelOptions) -> Memory:
         """Nothing: no process of ours."""
         return Memory(weights=0, kv_cache=0, compute=0, overhead=0)
+
+    def knobs(self, version: Version) -> tuple[Knob, ...]:
+        """None: how it runs is its owner's affair."""
+        return ()
 
     def command(self, launch: Launch) -> Command | None:
         """None: there is nothing to start."""

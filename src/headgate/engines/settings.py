@@ -56,6 +56,16 @@ class LlamaCppModelSettings(_Settings):
         description="Keep a slot's last prompt for the next request with the same beginning. llama.cpp cannot keep "
         "tenants apart in it, so switch it on only where one tenant uses the model.",
     )
+    batch: int | None = Field(
+        default=None,
+        ge=1,
+        le=8192,
+        description="Prompt tokens of this model read in one step; null takes engines.llamacpp.batch.",
+    )
+    kv_type: Literal["f16", "q8_0"] = Field(
+        default="f16",
+        description="How a slot remembers its text: q8_0 takes half the memory, and may change answers a little.",
+    )
     pooling: Literal["mean", "cls", "last"] | None = Field(
         default=None,
         description="How an embedding model makes one vector of many; null takes the model's own way.",

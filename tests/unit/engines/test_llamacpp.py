@@ -165,3 +165,32 @@ def test_a_call_that_was_cut_off_is_no_call() -> None:
     assert call["function"] == {"name": "open", "arguments": '{"a":1}'}
     with pytest.raises(SchemaViolation):
         read_tool_call('{"name": "open", "argu')
+
+
+def test_knobs_are_read_and_turned() -> None:
+    engine = engines()["llamacpp"]
+    knobs = {knob.name: knob for knob in engine.knobs(make_version("gguf", context=1000))}
+    assert knobs["batch"].read(OPTIONS) == 64
+    turned = knobs["batch"].turn(knobs["slots"].turn(OPTIONS, 8), 128)
+    assert (turned.slots, dict(turned.settings)) == (8, {"batch": 128})
+    assert knobs["batch"].turn(turned, 64).settings == {}  # the default need not be written down
+    assert knobs["context"].values == (256, 512)
+    assert "batch" not in {knob.name for knob in engine.knobs(make_version("gguf", task="embed"))}
+
+
+def test_a_models_own_batch_and_kv_type_reach_its_replica() -> None:
+    options = replace(OPTIONS, settings={"batch": 128, "kv_type": "q8_0"})
+    engine = engines()["llamacpp"]
+    command = engine.command(launch(make_version("gguf"), options))
+    assert command is not None
+    told = json.loads(command.stdin)
+    assert (told["batch"], told["kv_type"]) == (128, "q8_0")
+    with pytest.raises(ModelRefused, match="kv_type"):
+        engine.check(make_version("gguf"), replace(OPTIONS, settings={"kv_type": "q2"}))
+
+
+def test_a_smaller_kv_type_is_counted_as_smaller() -> None:
+    version = make_version("gguf", header=HEADER)
+    half = estimate_llamacpp_memory(version, OPTIONS, 64, kv_type="q8_0").kv_cache
+    whole = estimate_llamacpp_memory(version, OPTIONS, 64).kv_cache
+    assert half == pytest.approx(whole * 34 / 64)
