@@ -17,7 +17,7 @@ from headgate.core.errors import StoreRefused
 from headgate.store.database import Database
 from headgate.store.schema import metadata
 
-REVISIONS = ("0001",)
+REVISIONS = ("0001", "0002")
 """Every schema this Headgate knows, oldest first. A test compares it with `migrations/versions`."""
 
 HEAD = REVISIONS[-1]

@@ -68,6 +68,22 @@ model_versions = Table(
     Column("added_at", Double, primary_key=True),
 )
 
+# What was measured of a version. `hardware` is text that tells machines apart; `options` a digest of how it was run,
+# which `told` says in full. `best` marks what the last tuning of the version on this hardware chose.
+profiles = Table(
+    "profiles",
+    metadata,
+    Column("version", String, ForeignKey("versions.digest", ondelete="CASCADE"), primary_key=True),
+    Column("engine", String, primary_key=True),
+    Column("hardware", String, primary_key=True),
+    Column("options", String, primary_key=True),
+    Column("told", _JSON, nullable=False),
+    Column("profile", _JSON, nullable=False),
+    Column("best", Boolean, nullable=False),
+    Column("measured_at", Double),
+    Column("learned_at", Double),
+)
+
 keys = Table(
     "keys",
     metadata,
