@@ -8,7 +8,7 @@ from dataclasses import asdict, dataclass
 from typing import Any
 
 import orjson
-from sqlalchemy import Row, select, update
+from sqlalchemy import select, update
 
 from headgate.allocation.profile import Profile
 from headgate.core.clock import Clock
@@ -102,8 +102,8 @@ def learn_wake(db: Database, clock: Clock, subject: Subject, load_s: float) -> N
     }
     same = [profiles.c[name] == value for name, value in key.items()]
     with db.write() as connection:
-        known = connection.execute(select(profiles.c.profile).where(*same)).scalar()
-        before = (known or {}).get("load_s")
+        known: dict[str, Any] | None = connection.execute(select(profiles.c.profile).where(*same)).scalar()
+        before: float | None = known.get("load_s") if known else None
         learned = load_s if before is None else before + _LEARNING * (load_s - before)
         now = clock.now()
         if known is not None:
@@ -130,14 +130,14 @@ def list_profiles(db: Database, version: str, hardware: str | None = None) -> li
     if hardware is not None:
         wanted = wanted & (profiles.c.hardware == hardware)
     with db.read() as connection:
-        rows = [_profile_row(row) for row in connection.execute(select(profiles).where(wanted))]
+        rows = [_profile_row(row) for row in connection.execute(select(profiles).where(wanted)).mappings()]
     return sorted(rows, key=lambda row: (not row.best, -(row.measured_at or 0.0), row.options))
 
 
-def _profile_row(row: Row[Any]) -> ProfileRow:
-    told: dict[str, Any] = dict(row._mapping)
-    told["profile"] = _read(told["profile"])
-    return ProfileRow(**told)
+def _profile_row(row: Mapping[Any, Any]) -> ProfileRow:
+    values: dict[str, Any] = dict(row)
+    values["profile"] = _read(row["profile"])
+    return ProfileRow(**values)
 
 
 def _read(told: Mapping[str, Any]) -> Profile:
