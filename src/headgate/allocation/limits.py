@@ -5,8 +5,7 @@ that much more cost; what comes out is cut until it fits for certain, then what 
 solver's bound plus the price of the whole limit is a bound of what the limits allow, so the certificate stays.
 Source: Lagrangian relaxation (H. Everett, 1963).
 
-A fixed pool is paid already: its units cost nothing. An elastic pool's capacity is what may be rented, and each unit
-costs what it is rented for.
+Knows nothing of what money is worth: that is in the options' costs (TargetSettings.hold_cost).
 """
 
 from __future__ import annotations
@@ -44,17 +43,6 @@ class Limit:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Thrift:
-    """What money and power are worth in utility (of a whole pipeline as 1). By default they only decide between equals.
-
-    `per_money` is utility for each unit of money per hour, `per_watt` for each watt.
-    """
-
-    per_money: float = 1e-6
-    per_watt: float = 1e-9
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
 class Limited:
     """An allocation within limits.
 
@@ -65,12 +53,6 @@ class Limited:
     solution: Solution
     prices: Floats
     used: Floats
-
-
-def charge(problem: Problem, money: Floats, watts: Floats, thrift: Thrift | None = None) -> Problem:
-    """The problem with what one replica of each option [K] costs: `money` per hour, `watts`. 0: paid already."""
-    worth = thrift or Thrift()
-    return replace(problem, cost=problem.cost + worth.per_money * money + worth.per_watt * watts)
 
 
 def solve_within(

@@ -5,7 +5,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from headgate.allocation.limits import Limit, Thrift, charge, solve_within
+from headgate.allocation.limits import Limit, solve_within
 from headgate.allocation.problem import Problem, worth_of
 from headgate.allocation.solver import solve
 
@@ -134,17 +134,6 @@ def test_the_last_answer_makes_it_faster_and_changes_little(monkeypatch):
     again = solve_within(problem, limits, last=first)
     assert len(solves) - cold <= cold <= 16
     assert again.solution.value == pytest.approx(first.solution.value, rel=0.02)
-
-
-def test_what_is_rented_is_given_back_where_it_brings_nothing_and_what_is_paid_is_kept():
-    problem, _money, _watts = make(2, pipelines=2, pools=2, floors=False)
-    problem = replace(problem, cost=np.zeros(problem.options), values=0.0 * problem.values, now=problem.now * 0 + 1)
-    problem = replace(problem, stop_cost=np.zeros(problem.options))
-    rent = np.where(problem.pool == 0, 2.0, 0.0)
-    counts = solve(charge(problem, rent, 0.0 * rent)).counts
-    assert not counts[problem.pool == 0].any() and counts[problem.pool == 1].any()
-    dear = charge(problem, rent, rent, Thrift(per_money=0.5, per_watt=0.25))
-    assert np.allclose(dear.cost - problem.cost, 0.75 * rent)
 
 
 @pytest.mark.parametrize("use", [[1.0], [-1.0] * 3])

@@ -53,7 +53,7 @@ class Pilot:
         there = view.serving + view.starting
         inside = view.queued + view.in_flight
         wants = [self._want(number, int(there[number]), float(inside[number])) for number in range(len(self._charges))]
-        solution = choose_targets(wants, [self._rules.budget], self._prices, self._settings)
+        solution = choose_targets(wants, [view.budget], self._prices, self._settings)
         self._prices = solution.prices
         self.gaps.append(solution.gap)
         return solution.counts

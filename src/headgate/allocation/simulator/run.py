@@ -5,6 +5,8 @@ Reclaim before fill: replicas that exist, whatever their stage, never number mor
 
 from __future__ import annotations
 
+import math
+from collections import deque
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Protocol
@@ -17,12 +19,25 @@ from headgate.allocation.simulator.world import World
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class Change:
+    """From `at_s` seconds on there is room for `budget` replicas.
+
+    `sudden`: a node is gone, and with it the same part of the replicas, whatever they do. Else what is too much must
+    leave as a released replica does: it finishes what it has.
+    """
+
+    at_s: float
+    budget: int
+    sudden: bool = False
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class Rules:
     """What replicas cost in time (seconds) and number.
 
     A new one answers after `start_s`; a released one finishes its requests, then rests for `rest_s`, in which its own
-    pipeline has it back after `wake_s`. `budget` counts all that exist. `decide_s` is how often the policy is asked,
-    `step_s` how often free places are looked for.
+    pipeline has it back after `wake_s`. `budget` counts all that exist, until `changes` (by time) say otherwise.
+    `decide_s` is how often the policy is asked, `step_s` how often free places are looked for.
     """
 
     budget: int
@@ -31,6 +46,7 @@ class Rules:
     wake_s: float = 0.0
     decide_s: float = 10.0
     step_s: float = 1.0
+    changes: tuple[Change, ...] = ()
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -38,10 +54,11 @@ class View:
     """What a policy sees. All arrays by pipeline.
 
     `seen` ([pipeline, column of kernel]) and `histogram` ([pipeline, bin]) are counts since it was asked last;
-    `target` is what it said then.
+    `target` is what it said then. `budget` is how many replicas there is room for now.
     """
 
     now: float
+    budget: int
     seen: Floats
     histogram: Ints
     queued: Ints
@@ -64,12 +81,17 @@ class Policy(Protocol):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Account:
-    """What a run cost: starts and releases of replicas, replica-seconds that existed, most that existed at once."""
+    """What a run cost: starts and releases of replicas, replica-seconds that existed, most that existed at once.
+
+    `over_s` is for how long more existed than there was room for; `over_kept_s` the same without those that drained.
+    """
 
     starts: int
     releases: int
     replica_s: float
     most: int
+    over_s: float = 0.0
+    over_kept_s: float = 0.0
 
 
 def run(world: World, policy: Policy, rules: Rules, until: float, first: Sequence[int] = ()) -> Account:
@@ -80,28 +102,40 @@ def run(world: World, policy: Policy, rules: Rules, until: float, first: Sequenc
     target = np.array(first if len(first) else [0] * len(world.disciplines), np.int64)
     hand = _Hand(world, rules)
     histogram = world.lines.histogram.copy()
-    next_decision, replica_s, most = 0.0, 0.0, 0
+    next_decision, replica_s, most, over_s, over_kept_s = 0.0, 0.0, 0, 0.0, 0.0
     while world.now < until:
+        hand.follow_changes()
         if world.now >= next_decision:
-            view = _look(world, target, histogram)
+            view = _look(world, target, histogram, hand.budget)
             histogram = world.lines.histogram.copy()
             target = np.asarray(policy.decide(view), np.int64)
             next_decision = world.now + rules.decide_s
         hand.apply(target)
         step_s = min(rules.step_s, until - world.now)
         present = int(np.count_nonzero(world.places.stage))
+        draining = int(np.count_nonzero(world.places.stage == kernel.DRAINING))
         most, replica_s = max(most, present), replica_s + present * step_s
+        over_s += step_s * (present > hand.budget)
+        over_kept_s += step_s * (present - draining > hand.budget)
         world.advance(world.now + step_s)
         hand.settle()
-    return Account(starts=hand.starts, releases=hand.releases, replica_s=replica_s, most=most)
+    return Account(
+        starts=hand.starts,
+        releases=hand.releases,
+        replica_s=replica_s,
+        most=most,
+        over_s=over_s,
+        over_kept_s=over_kept_s,
+    )
 
 
-def _look(world: World, target: Ints, histogram: Ints) -> View:
+def _look(world: World, target: Ints, histogram: Ints, budget: int) -> View:
     held = np.bincount(
         world.owner[world.places.held > 0], world.places.held[world.places.held > 0], len(world.disciplines)
     ).astype(np.int64)
     return View(
         now=world.now,
+        budget=budget,
         seen=world.take_seen(),
         histogram=world.lines.histogram - histogram,
         queued=world.lines.length.copy(),
@@ -122,8 +156,24 @@ class _Hand:
         self._world = world
         self._rules = rules
         self._leaving: dict[int, float] = {}  # place -> when it was released
+        self._changes = deque(rules.changes)
+        self.budget = rules.budget
         self.starts = 0
         self.releases = 0
+
+    def follow_changes(self) -> None:
+        """Take over the room there is by now."""
+        while self._changes and self._changes[0].at_s <= self._world.now:
+            change = self._changes.popleft()
+            part = 1.0 - change.budget / self.budget
+            self.budget = change.budget
+            if change.sudden and part > 0.0:
+                there = np.flatnonzero(self._world.places.stage)
+                count = max(math.ceil(part * len(there) - 1e-9), len(there) - change.budget)
+                # Why evenly: a node has some of every pipeline's replicas.
+                for place in there[np.linspace(0.0, len(there) - 1.0, count).round().astype(np.int64)]:
+                    self._world.lose(int(place))
+                    self._leaving.pop(int(place), None)
 
     def apply(self, target: Ints) -> None:
         """Release what is too much, then start what is missing, those furthest from their target first."""
@@ -131,6 +181,8 @@ class _Hand:
         have = world.count(kernel.SERVING, kernel.STARTING)
         for pipeline in np.flatnonzero(have > target):
             self._release(int(pipeline), int(have[pipeline] - target[pipeline]))
+        self._leave_room()
+        have = world.count(kernel.SERVING, kernel.STARTING)
         missing = np.maximum(target - have, 0)
         if not missing.any():
             return
@@ -140,7 +192,7 @@ class _Hand:
                 missing[pipeline] -= 1
                 have[pipeline] += 1
                 self.starts += 1
-        free = rules.budget - int(np.count_nonzero(world.places.stage))
+        free = self.budget - int(np.count_nonzero(world.places.stage))
         while free > 0 and missing.any():
             pipeline = int(np.argmax(np.where(missing > 0, missing / (have + 1.0), -1.0)))
             world.start(pipeline, rules.start_s)
@@ -159,6 +211,17 @@ class _Hand:
                     world.rest(place, released + self._rules.rest_s)
         for place in np.flatnonzero((world.places.stage == kernel.IDLE) & (world.idle_until <= world.now)):
             world.places.stage[place] = kernel.ABSENT
+
+    def _leave_room(self) -> None:
+        """Release what the policy keeps beyond a budget that has shrunk: of whoever has most; none of it may rest."""
+        world = self._world
+        stage = world.places.stage
+        kept = np.count_nonzero(stage == kernel.SERVING) + np.count_nonzero(stage == kernel.STARTING)
+        for _ in range(int(kept) - self.budget):
+            self._release(int(np.argmax(world.count(kernel.SERVING, kernel.STARTING))), 1)
+        resting = np.flatnonzero(stage == kernel.IDLE)
+        excess = int(np.count_nonzero(stage) - np.count_nonzero(stage == kernel.DRAINING)) - self.budget
+        stage[resting[: max(excess, 0)]] = kernel.ABSENT
 
     def _release(self, pipeline: int, count: int) -> None:
         world = self._world

@@ -118,6 +118,25 @@ class World:
             self.places.gone_at[place] = self.now
         self._changed = True
 
+    def lose(self, place: int) -> None:
+        """The replica is gone at once. Its requests wait again, before all others; without a place there they are lost.
+
+        Why not lost with it: an attempt that breaks is made again elsewhere.
+        """
+        lines, places, pipeline = self.lines, self.places, self.owner[place]
+        for request in places.item[place, : places.held[place]][::-1]:
+            if lines.length[pipeline] >= lines.limit[pipeline]:
+                self.latency[request] = np.inf
+                lines.seen[pipeline, kernel.DROPPED] += 1
+                continue
+            lines.head[pipeline] = (lines.head[pipeline] - 1) % lines.queue.shape[1]
+            lines.queue[pipeline, lines.head[pipeline]] = request
+            lines.length[pipeline] += 1
+        places.held[place], places.finish[place] = 0, np.inf
+        places.stage[place] = kernel.ABSENT
+        places.gone_at[place] = self.now
+        self._changed = True
+
     def rest(self, place: int, until: float) -> None:
         """Take an absent or serving idle replica aside: it holds its place and can be woken by `wake`."""
         self.places.stage[place] = kernel.IDLE
