@@ -1,7 +1,10 @@
 """Capacity that changes in a run, and the loads and figures of the stress lane."""
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
+from benchmarks.lanes import lane_x
 
 from headgate.allocation.simulator import kernel
 from headgate.allocation.simulator.run import Change, Rules, run
@@ -68,3 +71,44 @@ def test_room_that_comes_back_is_used():
     world = make([], [])
     account = run(world, Wants(4), Rules(budget=4, start_s=1.0, decide_s=1.0, changes=changes), 20.0, (4,))
     assert world.count(kernel.SERVING).sum() == 4 and account.starts == 2
+
+
+def test_the_same_seed_makes_the_same_cases_and_loads_fit_the_budget():
+    one, other = (lane_x.make_cases.__wrapped__(seed) for seed in (1, 2))
+    again = lane_x.make_cases.__wrapped__(1)
+    assert all(np.array_equal(case.rates, again[name].rates) for name, case in one.items())
+    assert not np.array_equal(one["step"].rates, other["step"].rates)
+    for name, case in one.items():
+        busy = case.rates[: int(lane_x.EVENT_S)].sum(axis=1).mean() * lane_x.WORK_S
+        assert 0.3 < busy / lane_x.BUDGET < 0.7, name
+    assert one["step"].rates[601, 0] == pytest.approx(10 * one["step"].rates[599, 0])
+
+
+def test_requests_are_drawn_at_their_rates_with_the_work_that_is_told():
+    rates = np.tile([5.0, 20.0], (400, 1))
+    few, many = lane_x.draw(rates, seed=1)
+    assert len(few.at) == pytest.approx(2000, rel=0.1) and len(many.at) == pytest.approx(8000, rel=0.05)
+    assert np.all(np.diff(many.at) >= 0.0)
+    assert many.work.mean() == pytest.approx(lane_x.WORK_S, rel=0.05)
+    assert many.work.var() / lane_x.WORK_S**2 == pytest.approx(lane_x.VARIATION, rel=0.1)
+    assert lane_x.service(0.7).mean_s == pytest.approx(0.7 * lane_x.WORK_S)
+
+
+def test_recovery_is_when_a_minute_begins_in_which_nearly_all_are_in_time():
+    at = np.arange(0.0, lane_x.SECONDS, 1.0)
+    world = make(at, np.ones(len(at)))
+    world.latency[:] = np.where((at >= 600.0) & (at < 700.0), 9.0, 0.1)
+    assert lane_x.recovery(world, 600.0) == pytest.approx(100.0)
+    assert lane_x.recovery(world, 700.0) == 0.0
+    world.latency[:] = np.nan
+    assert lane_x.recovery(world, 600.0) == lane_x.SECONDS - 600.0
+
+
+@pytest.mark.parametrize("name", ["node_loss", "node_drain", "no_forecast"])
+def test_the_pilot_stays_within_its_room_whatever_happens(name):
+    case = lane_x.make_cases(1)[name]
+    minutes = slice(0, 720)
+    short = replace(case, rates=case.rates[minutes])
+    found = lane_x.measure(lane_x.Headgate, short, seed=1)
+    assert found["over_kept_s"] == 0.0 and found["over_s"] <= 5.0
+    assert found["late"] < 0.2
