@@ -185,9 +185,11 @@ def test_the_demo_moves_replicas_loses_nothing_and_cleans_up(tmp_path: Path) -> 
         run = subprocess.run(command, env=environment, capture_output=True, text=True, timeout=240, check=False)
         assert run.returncode == 0, run.stderr
         told = json.loads(run.stdout)
-        assert told["total"]["failures"] == 0
-        assert told["total"]["requests"] > 10
-        assert told["total"]["moves"] == sum(one["moves"] for one in told["pipelines"].values()) > 0
+        static, moving = told["static"], told["headgate"]
+        assert moving["total"]["failures"] == 0
+        assert static["total"]["requests"] == moving["total"]["requests"] > 10
+        assert static["total"]["moves"] == 0
+        assert moving["total"]["moves"] == sum(one["moves"] for one in moving["pipelines"].values()) > 0
         assert list(short.iterdir()) == []
         assert leftovers(short) == []
 

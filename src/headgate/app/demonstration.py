@@ -1,4 +1,5 @@
-"""The demo's house and its measuring: three bundled pipelines on few cores, under a load that moves between them.
+"""The demo's house and its measuring: three bundled pipelines on two cores, under a load that goes from one to another,
+with the best static split of the same cores and with capacity that moves.
 
 Owns no words and no screen: the command shows what comes out of here.
 """
@@ -12,11 +13,15 @@ import os
 import subprocess
 import sys
 from collections import Counter
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+import yaml
+
+from headgate.allocation.capacity import Capacity, Node, Pool
+from headgate.allocation.pipeline import Configuration
 from headgate.app.house import Places
 from headgate.app.local_admin import LocalAdmin
 from headgate.app.starting import stop
@@ -27,21 +32,30 @@ from headgate.core.secret import Secret
 from headgate.engines.http import HttpClient
 from headgate.evaluation.burst import Arrival, Phase, plan_arrivals, plan_phases
 from headgate.evaluation.load_probe import ChatProbe, drive
-from headgate.evaluation.samples import Sample
+from headgate.evaluation.samples import Sample, Summary, summarise
+from headgate.evaluation.static_split import Speed, Split, list_splits, rank_splits
 from headgate.evaluation.tickets import write_ticket
 from headgate.workers.hardware import load_hardware
 from headgate.workers.supervisor_state import load_state
 
-PIPELINES = ("ticket-extract", "ticket-summary", "ticket-category")
-ORDER = ("ticket-extract", "ticket-summary", "ticket-category", "ticket-extract")
+SHARES = {"ticket-extract": 0.9, "ticket-summary": 0.9, "ticket-category": 0.1}
+"""Cores of one replica: a language model has a core, and leaves a little of it to the linear one."""
+
+LATE_AFTER_S = dict.fromkeys(SHARES, 0.5)
+"""When a first token is late: what a pipeline that says nothing else promises."""
+
+ORDER = ("ticket-extract", "ticket-summary", "ticket-extract", "ticket-summary")
+_STEADY = "ticket-category"
+_STEADY_PER_S = 15.0
 _MAX_TOKENS = {"ticket-extract": 120, "ticket-summary": 48}
 _MOST_CORES = 2  # few, so that there is something to share
-_SHARE = 0.2  # of the cores for one language model; the linear one gets half of it: four and two fit side by side
+_SLOTS = 4
 _BUSY = 0.7  # part of what it can do that the hot pipeline is asked for on average; its bursts ask for more than that
-_CALM_PER_S = 25.0  # the most requests a second that the linear model is sent: it would take hundreds
 _LOOK_S = 0.25
 _TRIAL_S = 2.0
 _TRIAL_AT_ONCE = 10
+_SETTLE_LOOK_S = 0.1
+_SETTLE_S = 30.0
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -57,12 +71,13 @@ class Opened:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Trial:
-    """What a pipeline did before the load: seconds from asleep to its first token, and how many requests a second it
-    answered when asked for more than it could.
+    """What a pipeline did before the load: seconds from asleep to its first token, how many requests a second it
+    answered when asked for more than it could, and with how many replicas.
     """
 
     wake_s: float
     requests_per_s: float
+    replicas: int
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -97,19 +112,25 @@ class Progress:
         return both.total() if pipeline is None else both[pipeline]
 
 
-def write_configuration(folder: Path) -> Path:
-    """The demo's headgate.yaml in `folder`: four language model replicas fit, two pipelines want them all."""
+def write_configuration(folder: Path, split: Split | None = None) -> Path:
+    """The demo's headgate.yaml in `folder`. A `split` is held whatever happens: its counts are floors and caps."""
     cores = min(_MOST_CORES, len(load_hardware().core_ids))
-    share = cores * _SHARE
-    lines = [f"state: {folder / 'state'}", "gateway: {port: 0, drain_s: 10}", f"pools: {{cpu: {{cores: {cores}}}}}"]
-    lines.append("models:")
-    for name in PIPELINES:
-        part = share / 2 if name == "ticket-category" else share
-        lines.append(f"  {name}: {{source: 'bundled:{name}', cores: {part:g}, slots: 4}}")
-    lines.append("pipelines:")
-    lines += [f"  {name}: {{model: {name}, cap: 4, queue: 1024, idle_s: 4, timeout_s: 120}}" for name in PIPELINES]
+    pipelines: dict[str, dict[str, Any]] = {}
+    for name in SHARES:
+        bounds = {"floor": split[name], "cap": split[name]} if split else {"cap": cores}
+        slo = {"first_token_ms": LATE_AFTER_S[name] * 1e3}
+        pipelines[name] = {"model": name, "slo": slo, **bounds, "queue": 4096, "idle_s": 4, "timeout_s": 20}
+    document = {
+        "state": str(folder / "state"),
+        "gateway": {"port": 0, "drain_s": 10},
+        "pools": {"cpu": {"cores": cores}},
+        "models": {
+            name: {"source": f"bundled:{name}", "cores": share, "slots": _SLOTS} for name, share in SHARES.items()
+        },
+        "pipelines": pipelines,
+    }
     path = folder / "headgate.yaml"
-    path.write_text("\n".join(lines) + "\n", encoding="utf-8")
+    path.write_text(yaml.safe_dump(document, sort_keys=False), encoding="utf-8")
     return path
 
 
@@ -153,19 +174,24 @@ async def try_pipelines(opened: Opened, clock: SystemClock, on_trial: Callable[[
     """
     client = HttpClient(clock)
     trials: dict[str, Trial] = {}
-    try:
-        probe = ChatProbe(client, opened.url, opened.key, clock, make_body(0))
-        for name in PIPELINES:
-            first = await probe(Arrival(number=0, at_s=0.0, pipeline=name), clock.monotonic())
-            samples = await _press(probe, name, clock) if first.failure is None else [first]
-            failed = next((one for one in samples if one.failure is not None), None)
-            if failed is not None:
-                raise UpstreamFailed(f"{name} does not answer: {failed.failure}. `headgate doctor` may say why.")
-            took_s = max(one.end_s for one in samples)
-            trials[name] = Trial(wake_s=first.first_token_s or 0.0, requests_per_s=len(samples) / took_s)
-            on_trial(name, trials[name])
-    finally:
-        await client.close()
+    async with LocalAdmin(opened.places, clock) as admin:
+        try:
+            probe = ChatProbe(client, opened.url, opened.key, clock, make_body(0))
+            for name in SHARES:
+                first = await probe(Arrival(number=0, at_s=0.0, pipeline=name), clock.monotonic())
+                samples = await _press(probe, name, clock) if first.failure is None else [first]
+                failed = next((one for one in samples if one.failure is not None), None)
+                if failed is not None:
+                    raise UpstreamFailed(f"{name} does not answer: {failed.failure}. `headgate doctor` may say why.")
+                status = await admin.ask("GET", "/admin/status")
+                trials[name] = Trial(
+                    wake_s=first.first_token_s or 0.0,
+                    requests_per_s=len(samples) / max(one.end_s for one in samples),
+                    replicas=max(1, status["pipelines"][name]["ready"]),
+                )
+                on_trial(name, trials[name])
+        finally:
+            await client.close()
     return trials
 
 
@@ -187,10 +213,52 @@ async def _press(probe: ChatProbe, pipeline: str, clock: SystemClock) -> list[Sa
 def plan_load(
     trials: Mapping[str, Trial], *, seconds: float, seed: int
 ) -> tuple[tuple[Phase, ...], tuple[Arrival, ...]]:
-    """The phases and arrivals, as much as this machine's trials allow: bursts ask for more than there is."""
-    rates = {name: min(_BUSY * trial.requests_per_s, _CALM_PER_S) for name, trial in trials.items()}
-    phases = plan_phases(ORDER, seconds=seconds, hot_per_s=rates)
+    """The phases and arrivals, as much as this machine's trials allow: bursts ask for more than there is.
+
+    One language model is asked at a time, and the linear one all the time.
+    """
+    rates = {name: _BUSY * trials[name].requests_per_s for name in ORDER}
+    steady = {_STEADY: min(_BUSY * trials[_STEADY].requests_per_s, _STEADY_PER_S)}
+    phases = plan_phases(ORDER, seconds=seconds, hot_per_s=rates, cold=0.0, steady_per_s=steady)
     return phases, plan_arrivals(phases, SeededChance(seed))
+
+
+def choose_split(trials: Mapping[str, Trial], arrivals: Sequence[Arrival]) -> tuple[Split, int]:
+    """The static split that would serve `arrivals` best, and of how many it is the best.
+
+    It is chosen with hindsight: by a replay of all that is going to come, which nobody who splits knows.
+    """
+    cores = tuple(range(min(_MOST_CORES, len(load_hardware().core_ids))))
+    node = Node(name="local", devices=cores, share=float(len(cores)), memory_bytes=0)
+    sizes = {
+        name: Configuration(key=name, pool="cpu", share=share, slots=_SLOTS, memory_bytes=0)
+        for name, share in SHARES.items()
+    }
+    splits = list_splits(Capacity(pools=(Pool(name="cpu", kind="cpu", nodes=(node,)),)), sizes)
+    speeds = {
+        name: Speed(slots=_SLOTS, requests_per_s=one.requests_per_s / one.replicas, late_after_s=LATE_AFTER_S[name])
+        for name, one in trials.items()
+    }
+    return rank_splits(splits, arrivals, speeds)[0][1], len(splits)
+
+
+async def use_split(opened: Opened, split: Split | None, clock: SystemClock) -> None:
+    """Have the house hold `split` from now on, or move as it sees fit; return once it does.
+
+    Raises HeadgateError when it is not there in time.
+    """
+    write_configuration(opened.config.parent, split)
+    async with LocalAdmin(opened.places, clock) as admin:
+        await admin.ask("POST", "/admin/reload", {"path": str(opened.config)})
+        until = clock.monotonic() + _SETTLE_S
+        while split is not None:
+            status = await admin.ask("GET", "/admin/status")
+            present = Counter(one["pipeline"] for one in status["replicas"] if one["state"] == "ready")
+            if len(status["replicas"]) == present.total() and present == Counter(split):
+                return
+            if clock.monotonic() > until:
+                raise HeadgateError(f"the static split {dict(split)} was not there after {_SETTLE_S:g} s")
+            await clock.sleep(_SETTLE_LOOK_S)
 
 
 async def run_load(
@@ -219,6 +287,12 @@ async def run_load(
         await watcher.look(probe.in_flight)
     show(progress)
     return progress
+
+
+def summarise_load(progress: Progress, pipeline: str | None = None) -> Summary:
+    """What one pipeline's requests came to, or those of all."""
+    chosen = (one for one in progress.samples if pipeline in (None, one.pipeline))
+    return summarise(chosen, seconds=progress.elapsed_s, late_after_s=LATE_AFTER_S)
 
 
 def make_body(seed: int) -> Callable[[Arrival], dict[str, Any]]:

@@ -1,4 +1,4 @@
-"""`demo`: capacity that moves, shown on this machine in about a minute."""
+"""`demo`: the same bursts on the best static split and with capacity that moves, on this machine, in about a minute."""
 
 from __future__ import annotations
 
@@ -19,15 +19,16 @@ from headgate.core.clock import SystemClock
 
 if TYPE_CHECKING:
     from headgate.app.demonstration import Opened, Progress, Trial
+    from headgate.evaluation.static_split import Split
 
 
 def demo(
-    seconds: Annotated[float, typer.Option(min=4, max=3600, help="How long the load lasts.")] = 40.0,
+    seconds: Annotated[float, typer.Option(min=4, max=3600, help="How long each of the two loads lasts.")] = 26.0,
     seed: Annotated[int, typer.Option(help="The same seed sends the same requests.")] = 1,
     keep: Annotated[bool, typer.Option("--keep", help="Leave it running afterwards.")] = False,
     as_json: AsJson = False,
 ) -> None:
-    """Serve three bundled models on few cores, load them with bursts, and watch replicas move where they are needed."""
+    """Send the same bursts to three bundled models twice: on the best static split of two cores, and as cores move."""
     from headgate.app.demonstration import close_house, write_configuration
 
     clock = SystemClock()
@@ -48,8 +49,8 @@ def demo(
 
 
 def _show(config: Path, seconds: float, seed: int, as_json: bool, keep: bool, clock: SystemClock) -> bool:
-    from headgate.app.demonstration import open_house, plan_load, run_load, try_pipelines
-    from headgate.cli.demo_view import View, closing_table
+    from headgate.app.demonstration import choose_split, open_house, plan_load, run_load, try_pipelines, use_split
+    from headgate.cli.demo_view import View, closing_table, tell_verdict
 
     err.print("[bold]1[/] Serving three small models of this package, with `headgate up` in a folder of its own.")
     opened = open_house(config, clock)
@@ -59,35 +60,33 @@ def _show(config: Path, seconds: float, seed: int, as_json: bool, keep: bool, cl
     )
     trials = asyncio.run(try_pipelines(opened, clock, _tell_trial))
     phases, arrivals = plan_load(trials, seconds=seconds, seed=seed)
-    order = ", then ".join(phase.hot for phase in phases)
-    err.print(f"[bold]3[/] {len(arrivals)} requests in {seconds:g} s, in bursts; most of them for {order}.")
+    split, of = choose_split(trials, arrivals)
+
+    async def run(held: Split | None) -> Progress:
+        await use_split(opened, held, clock)
+        return await run_load(opened, phases, arrivals, clock, seed=seed, show=view.show)
+
+    said = ", ".join(f"{count} x {name}" for name, count in split.items())
+    err.print(f"[bold]3[/] {len(arrivals)} requests in {seconds:g} s, in bursts; the hot pipeline changes.")
+    err.print(f"  First on the best static split, chosen from {of} knowing all that will come: {said}.")
     with View(err) as view:
-        progress = asyncio.run(run_load(opened, phases, arrivals, clock, seed=seed, show=view.show))
-    failures = sum(1 for one in progress.samples if one.failure is not None)
-    passed = failures == 0 and progress.moved() > 0
+        static = asyncio.run(run(split))
+    err.print("[bold]4[/] The same requests once more; now Headgate moves the replicas.")
+    with View(err) as view:
+        moving = asyncio.run(run(None))
     if as_json:
-        print_json(_plain(opened, trials, progress, keep))
+        print_json(_plain(opened, trials, split, static, moving, keep))
     else:
-        out.print(closing_table(progress))
-        _tell_verdict(progress, failures)
+        out.print(closing_table(static, moving))
+        out.print(tell_verdict(static, moving))
         _tell_curl(opened, config, keep)
-    return passed
+    return moving.moved() > 0 and not any(one.failure for one in moving.samples)
 
 
 def _tell_trial(name: str, trial: Trial) -> None:
     err.print(
         f"  {name}: first token {trial.wake_s:.2f} s after it was asleep, then {trial.requests_per_s:.0f} requests/s"
     )
-
-
-def _tell_verdict(progress: Progress, failures: int) -> None:
-    if failures:
-        kinds = sorted({str(one.failure) for one in progress.samples if one.failure})
-        out.print(f"\n[bold red]{failures} requests failed[/]: {', '.join(kinds)}")
-    elif not progress.moved():
-        out.print("\n[bold red]No replica was moved[/]: this machine answered everything without.")
-    else:
-        out.print(f"\nNo request failed while replicas were started or stopped {progress.moved()} times.")
 
 
 def _tell_curl(opened: Opened, config: Path, keep: bool) -> None:
@@ -104,23 +103,32 @@ def _tell_curl(opened: Opened, config: Path, keep: bool) -> None:
         out.print(curl_line("http://127.0.0.1:8080", "YOUR_KEY", "ticket-extract"), markup=False)
 
 
-def _plain(opened: Opened, trials: dict[str, Trial], progress: Progress, keep: bool) -> dict[str, Any]:
-    from headgate.evaluation.samples import summarise
-
-    seconds = progress.elapsed_s
-    names = sorted(trials)
+def _plain(
+    opened: Opened, trials: dict[str, Trial], split: Split, static: Progress, moving: Progress, keep: bool
+) -> dict[str, Any]:
     told: dict[str, Any] = {
         "up_s": round(opened.started_s, 3),
-        "seconds": round(seconds, 3),
         "trials": {name: asdict(trial) for name, trial in trials.items()},
-        "pipelines": {
-            name: asdict(summarise((one for one in progress.samples if one.pipeline == name), seconds=seconds))
-            | {"moves": progress.moved(name), "replicas_most": max(progress.replicas.get(name) or [0])}
-            for name in names
-        },
-        "total": asdict(summarise(progress.samples, seconds=seconds)) | {"moves": progress.moved()},
-        "decisions": [{"at_s": round(one.at_s, 3), "reason": one.reason} for one in progress.decisions],
+        "split": dict(split),
+        "static": _column(static),
+        "headgate": _column(moving),
     }
     if keep:
         told |= {"url": opened.url, "admin_key": opened.key.reveal(), "config": str(opened.config)}
     return told
+
+
+def _column(progress: Progress) -> dict[str, Any]:
+    """One load: a summary of each pipeline and of all."""
+    from headgate.app.demonstration import summarise_load
+
+    return {
+        "seconds": round(progress.elapsed_s, 3),
+        "pipelines": {
+            name: asdict(summarise_load(progress, name))
+            | {"moves": progress.moved(name), "replicas_most": max(counts, default=0)}
+            for name, counts in sorted(progress.replicas.items())
+        },
+        "total": asdict(summarise_load(progress)) | {"moves": progress.moved()},
+        "decisions": [{"at_s": round(one.at_s, 3), "reason": one.reason} for one in progress.decisions],
+    }

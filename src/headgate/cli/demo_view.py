@@ -51,41 +51,55 @@ class View:
             self._console.print(_line(progress), markup=False)
 
 
-def closing_table(progress: Progress) -> Table:
-    """The numbers of the whole load: a row for each pipeline and one for all."""
-    from headgate.evaluation.samples import summarise
+def closing_table(static: Progress, moving: Progress) -> Table:
+    """Both loads beside each other: a row for each pipeline and one for all."""
+    from headgate.app.demonstration import summarise_load
 
     table = make_table(
         "pipeline",
         ">requests",
-        ">failures",
-        ">p50 ms",
-        ">p95 ms",
-        ">first token p95",
-        ">tokens/s",
-        ">replicas",
-        ">moves",
-        title="\nWhat happened",
+        *(
+            f">{what}\n{side}"
+            for what in ("late", "lost", "p95 ms", "first token p95")
+            for side in ("static", "moving")
+        ),
+        ">replicas\nmoved",
+        title="\nThe same requests on the same cores: the best static split, and Headgate, which moves",
     )
-    names = sorted(progress.replicas)
-    for name in [*names, None]:
-        chosen = [one for one in progress.samples if name in (None, one.pipeline)]
-        sums = summarise(chosen, seconds=progress.elapsed_s)
-        counts = (
-            progress.replicas[name] if name else [sum(row) for row in zip(*progress.replicas.values(), strict=False)]
-        )
+    for name in [*sorted(moving.replicas), None]:
+        both = [summarise_load(progress, name) for progress in (static, moving)]
         table.add_row(
             Text(name or "total", "" if name else "bold"),
-            str(sums.requests),
-            Text(str(sums.failures), "bold red" if sums.failures else "green"),
-            _ms(sums.latency_ms_p50),
-            _ms(sums.latency_ms_p95),
-            _ms(sums.first_token_ms_p95),
-            f"{sums.tokens_per_s:.0f}",
-            f"{min(counts, default=0)} to {max(counts, default=0)}",
-            str(progress.moved(name)),
+            str(both[1].requests),
+            *_two([one.late for one in both]),
+            *_two([one.failures for one in both]),
+            *(_ms(one.latency_ms_p95) for one in both),
+            *(_ms(one.first_token_ms_p95) for one in both),
+            str(moving.moved(name)),
         )
     return table
+
+
+def tell_verdict(static: Progress, moving: Progress) -> str:
+    """Which did better, whichever it was, and by how much: a sentence in markup."""
+    from headgate.app.demonstration import summarise_load
+
+    split, headgate = summarise_load(static), summarise_load(moving)
+    missed, without = headgate.late + headgate.failures, split.late + split.failures
+    figures = f"{missed} of {headgate.requests} requests late or lost, {without} on the best static split"
+    lost = f" [bold red]{headgate.failures} were lost.[/]" if headgate.failures else ""
+    if missed == without:
+        return f"\n[bold yellow]No difference[/]: with Headgate {figures}.{lost}"
+    if missed > without:
+        return f"\n[bold red]The static split did better here[/]: with Headgate {figures}.{lost}"
+    moves = f"No request was lost while replicas were started or stopped {moving.moved()} times."
+    return f"\n[bold green]Headgate did better[/]: {figures}.{lost or ' ' + moves}"
+
+
+def _two(counts: list[int]) -> list[Text]:
+    """The static split's count and Headgate's, the smaller one green."""
+    static, moving = counts
+    return [Text(str(static)), Text(str(moving), "green" if moving < static else "red" if moving > static else "")]
 
 
 def _live_view(progress: Progress, width: int) -> RenderableType:

@@ -18,16 +18,15 @@ _BURST_FACTOR = 1.75  # times the mean rate, and 0.5 in a lull: over one burst a
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Phase:
-    """A stretch of time: from `from_s` until `until_s` each pipeline gets its mean `rates`, in requests a second."""
+    """A stretch of time: from `from_s` until `until_s` each pipeline gets its mean `rates`, in requests a second.
+
+    `hot` is the pipeline that it is about.
+    """
 
     from_s: float
     until_s: float
     rates: Mapping[str, float]
-
-    @property
-    def hot(self) -> str:
-        """The pipeline with the highest rate."""
-        return max(self.rates, key=lambda name: self.rates[name])
+    hot: str
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -40,11 +39,16 @@ class Arrival:
 
 
 def plan_phases(
-    order: Sequence[str], *, seconds: float, hot_per_s: Mapping[str, float], cold: float = 0.1
+    order: Sequence[str],
+    *,
+    seconds: float,
+    hot_per_s: Mapping[str, float],
+    cold: float = 0.1,
+    steady_per_s: Mapping[str, float] | None = None,
 ) -> tuple[Phase, ...]:
     """Phases of equal length, in each the next of `order` hot: at its own `hot_per_s`, the others at `cold` of theirs.
 
-    Raises ValueError when there is nothing to plan.
+    The pipelines of `steady_per_s` are asked as much in all phases. Raises ValueError when there is nothing to plan.
     """
     if not order or seconds <= 0 or any(hot_per_s[name] <= 0 for name in order):
         raise ValueError("a load needs pipelines with rates above 0 and some seconds")
@@ -53,7 +57,9 @@ def plan_phases(
         Phase(
             from_s=index * length_s,
             until_s=(index + 1) * length_s,
-            rates={name: rate * (1.0 if name == hot else cold) for name, rate in hot_per_s.items()},
+            rates={name: rate * (1.0 if name == hot else cold) for name, rate in hot_per_s.items()}
+            | dict(steady_per_s or {}),
+            hot=hot,
         )
         for index, hot in enumerate(order)
     )

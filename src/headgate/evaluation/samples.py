@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 
 
@@ -33,13 +33,21 @@ class Sample:
         """From sending the request to the first piece of its answer."""
         return None if self.first_s is None else self.first_s - self.start_s
 
+    def is_late(self, late_after_s: float) -> bool:
+        """Whether it was answered, and its first token came more than `late_after_s` seconds after it was sent."""
+        return self.failure is None and (self.first_token_s is None or self.first_token_s > late_after_s)
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Summary:
-    """Many samples in numbers. Times are milliseconds and of those that did not fail; None when all failed."""
+    """Many samples in numbers. Times are milliseconds and of those that did not fail; None when all failed.
+
+    `late` counts those that were answered, but not in time; `on_time_per_s` is goodput: answers in time a second.
+    """
 
     requests: int
     failures: int
+    late: int
     latency_ms_p50: float | None
     latency_ms_p95: float | None
     first_token_ms_p50: float | None
@@ -47,11 +55,15 @@ class Summary:
     tokens: int
     tokens_per_s: float
     requests_per_s: float
+    on_time_per_s: float
 
 
-def summarise(samples: Iterable[Sample], *, seconds: float) -> Summary:
-    """The summary of `samples` of a load that lasted `seconds`."""
+def summarise(samples: Iterable[Sample], *, seconds: float, late_after_s: Mapping[str, float]) -> Summary:
+    """The summary of `samples` of a load that lasted `seconds`; the first token of each pipeline is late after
+    `late_after_s` of its own.
+    """
     taken = list(samples)
+    late = sum(1 for one in taken if one.is_late(late_after_s[one.pipeline]))
     good = [one for one in taken if one.failure is None]
     latencies = sorted(one.latency_s * 1e3 for one in good)
     firsts = sorted(one.first_token_s * 1e3 for one in good if one.first_token_s is not None)
@@ -59,6 +71,7 @@ def summarise(samples: Iterable[Sample], *, seconds: float) -> Summary:
     return Summary(
         requests=len(taken),
         failures=len(taken) - len(good),
+        late=late,
         latency_ms_p50=percentile(latencies, 0.5),
         latency_ms_p95=percentile(latencies, 0.95),
         first_token_ms_p50=percentile(firsts, 0.5),
@@ -66,6 +79,7 @@ def summarise(samples: Iterable[Sample], *, seconds: float) -> Summary:
         tokens=tokens,
         tokens_per_s=tokens / seconds if seconds > 0 else 0.0,
         requests_per_s=len(good) / seconds if seconds > 0 else 0.0,
+        on_time_per_s=(len(good) - late) / seconds if seconds > 0 else 0.0,
     )
 
 

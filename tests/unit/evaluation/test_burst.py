@@ -31,6 +31,17 @@ def test_the_heat_moves() -> None:
         assert inside[phase.hot] > 4 * min(inside.values())
 
 
+def test_steady_pipelines_are_never_hot_and_asked_all_the_time() -> None:
+    phases = plan_phases(("a", "b"), seconds=40, hot_per_s={"a": 40.0, "b": 40.0}, cold=0.0, steady_per_s={"c": 90.0})
+    assert [phase.hot for phase in phases] == ["a", "b"]
+    arrivals = plan_arrivals(phases, SeededChance(2))
+    for phase, cold in zip(phases, "ba", strict=True):
+        inside = Counter(one.pipeline for one in arrivals if phase.from_s <= one.at_s < phase.until_s)
+        assert inside[cold] == 0
+        assert inside[phase.hot] > 400
+        assert inside["c"] > 1000
+
+
 @given(seed=st.integers(0, 10_000))
 @settings(max_examples=25, deadline=None)
 def test_arrivals_are_in_order_inside_and_about_as_many_as_asked_for(seed: int) -> None:
