@@ -19,7 +19,10 @@ from headgate.allocation.targets import Option, Want, choose_targets
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Charge:
-    """A pipeline as the pilot knows it: how its replicas serve, weight, floor and cap in replicas, class (0 first)."""
+    """A pipeline as the pilot knows it: how its replicas serve, weight, floor and cap in replicas, class (0 first).
+
+    A replica takes `units` of the budget.
+    """
 
     service: Service
     weight: float = 1.0
@@ -27,6 +30,7 @@ class Charge:
     cap: int | None = None
     rank: int = 0
     cost: float = 0.0
+    units: float = 1.0
 
 
 class Pilot:
@@ -68,7 +72,7 @@ class Pilot:
             far=later,
             near_s=near.ends_s,
             far_s=far.ends_s - far.begins_s,
-            options=(Option(now=there, cost=charge.cost),),
+            options=(Option(now=there, units=charge.units, cost=charge.cost),),
             inside=inside,
             weight=charge.weight,
             floor=charge.floor,
