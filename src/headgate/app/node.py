@@ -7,6 +7,7 @@ import logging
 import os
 import signal
 from collections.abc import Callable, Coroutine, Mapping
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -24,6 +25,7 @@ from headgate.core.errors import BadRequest, ConfigError, HeadgateError
 from headgate.engines.catalogue import build_engines
 from headgate.engines.engine import Engine
 from headgate.engines.http import HttpClient
+from headgate.evaluation.profiles import find_profile
 from headgate.metering.upkeep import forget_old, settle_lost
 from headgate.workers.exits import write_private
 from headgate.workers.hardware import load_hardware
@@ -70,7 +72,7 @@ async def _node(settings: Settings) -> None:
     node = NodeProcess(
         NodeParts(
             id=house.ids.new(),
-            plan=build_plan(settings, versions, engines, house.clock.now()),
+            plan=build_plan(settings, versions, engines, house.clock.now(), partial(find_profile, house.database)),
             fleet=fleet,
             journal=journal,
             socket=house.places.node_socket,
@@ -133,7 +135,8 @@ class _Reload:
         previous, house.settings = house.settings, settings
         try:
             versions = ensure_models(house, settings)
-            plan = build_plan(settings, versions, self._engines, house.clock.now())
+            profile_of = partial(find_profile, house.database)
+            plan = build_plan(settings, versions, self._engines, house.clock.now(), profile_of)
         except HeadgateError:
             house.settings = previous
             raise

@@ -4,15 +4,18 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 from concurrent.futures import ThreadPoolExecutor
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from headgate.allocation.capacity import Capacity, Node, Pool
+from headgate.allocation.profile import Profile
 from headgate.control.node_plan import NodePlan, PlannedModel, PlannedPipeline
 from headgate.core.errors import ConfigError
 from headgate.core.model import Version
 from headgate.engines.catalogue import choose_engine
 from headgate.engines.engine import Engine, ModelOptions
+from headgate.evaluation.profiles import Subject, describe_hardware
 from headgate.registry.intake import check_adapter
 from headgate.registry.staging import Progress, no_progress
 from headgate.workers.hardware import HardwareFacts, load_hardware
@@ -48,12 +51,24 @@ def ensure_models(house: House, settings: Settings, watch: Watch = lambda _name:
         return {name: one.result() for name, one in waiting.items()}
 
 
-def build_plan(settings: Settings, versions: Mapping[str, Version], engines: dict[str, Engine], now: float) -> NodePlan:
-    """What the node serves. Raises ConfigError, ModelRefused, FloorsDoNotFit naming the setting and the cure."""
-    capacity = Capacity(pools=tuple(_build_pools(settings, load_hardware())))
-    models = {
-        name: _plan_model(name, model, versions[name], engines, settings) for name, model in settings.models.items()
-    }
+def build_plan(
+    settings: Settings,
+    versions: Mapping[str, Version],
+    engines: dict[str, Engine],
+    now: float,
+    profile_of: Callable[[Subject], Profile | None] = lambda _: None,
+) -> NodePlan:
+    """What the node serves; `profile_of` tells what was measured of a model on this machine.
+
+    Raises ConfigError, ModelRefused, FloorsDoNotFit naming the setting and the cure.
+    """
+    hardware = load_hardware()
+    capacity = Capacity(pools=tuple(_build_pools(settings, hardware)))
+    models: dict[str, PlannedModel] = {}
+    for name, model in settings.models.items():
+        planned = plan_model(name, model, versions[name], engines, settings)
+        profile = profile_of(describe_subject(planned, hardware)) or Profile()
+        models[name] = replace(planned, profile=profile)
     pipelines = tuple(
         PlannedPipeline(
             name=name,
@@ -76,9 +91,21 @@ def build_plan(settings: Settings, versions: Mapping[str, Version], engines: dic
     return plan
 
 
-def _plan_model(
+def describe_subject(model: PlannedModel, hardware: HardwareFacts) -> Subject:
+    """What a profile of this model on this machine is of."""
+    return Subject(
+        version=model.version.digest,
+        engine=model.engine.name,
+        hardware=describe_hardware(hardware, gpu=model.options.gpu_layers > 0),
+        options=model.options,
+        facts=model.engine_facts,
+    )
+
+
+def plan_model(
     name: str, model: ModelSettings, version: Version, engines: dict[str, Engine], settings: Settings
 ) -> PlannedModel:
+    """One model as the node starts it. Raises ConfigError, ModelRefused."""
     context = model.context or version.context or _DEFAULT_CONTEXT
     if version.context is not None and context > version.context:
         raise ConfigError(

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 import orjson
 
@@ -26,7 +26,7 @@ _LOAD_BYTES_PER_S = 1.0e9  # from a warm page cache
 @dataclass(frozen=True, slots=True, kw_only=True)
 class PlannedModel:
     """One model, ready to be started. `share` is cores per replica; `engine_facts` any text that changes when the
-    engine's own settings do, so that replicas are replaced then.
+    engine's own settings do, so that replicas are replaced then. `profile` is what was measured of it on this machine.
     """
 
     name: str
@@ -36,6 +36,7 @@ class PlannedModel:
     pool: str = "cpu"
     share: float = 1.0
     engine_facts: str = ""
+    profile: Profile = field(default_factory=Profile, compare=False)
 
     @property
     def key(self) -> str:
@@ -64,7 +65,9 @@ class PlannedModel:
 
     @property
     def wake_s(self) -> float:
-        """A guess of the seconds from start to a real token, until one was measured."""
+        """Seconds from start to a real token as they were measured, a guess where they were not."""
+        if self.profile.load_s is not None:
+            return self.profile.load_s
         return _FIRST_LOAD_S + self.version.bytes / _LOAD_BYTES_PER_S
 
 
@@ -126,7 +129,11 @@ def _build_spec(pipeline: PlannedPipeline, model: PlannedModel, wakes: Mapping[s
         slots=model.options.slots,
         memory_bytes=memory_bytes,
         wake_s=wake_s,
-        profile=Profile(load_s=wakes.get(key), memory_bytes=memory_bytes),
+        profile=replace(
+            model.profile,
+            load_s=wakes.get(key, model.profile.load_s),
+            memory_bytes=model.profile.memory_bytes or memory_bytes,
+        ),
     )
     return PipelineSpec(
         name=pipeline.name,
