@@ -63,7 +63,7 @@ def build_plan(
     Raises ConfigError, ModelRefused, FloorsDoNotFit naming the setting and the cure.
     """
     hardware = load_hardware()
-    capacity = Capacity(pools=tuple(_build_pools(settings, hardware)))
+    capacity = build_capacity(settings, hardware)
     models: dict[str, PlannedModel] = {}
     for name, model in settings.models.items():
         planned = plan_model(name, model, versions[name], engines, settings)
@@ -89,6 +89,11 @@ def build_plan(
     plan = NodePlan(capacity=capacity, models=models, pipelines=pipelines, settings=settings.control)
     plan.check()
     return plan
+
+
+def build_capacity(settings: Settings, hardware: HardwareFacts) -> Capacity:
+    """The pools of this machine. Raises ConfigError naming the setting and the cure."""
+    return Capacity(pools=tuple(_build_pools(settings, hardware)))
 
 
 def describe_subject(model: PlannedModel, hardware: HardwareFacts) -> Subject:

@@ -1,0 +1,272 @@
+"""Looks for the settings with which a version serves most on this machine, and proves that they beat the present ones.
+
+One knob after another is turned to the neighbouring value and further while that helps. Two settings are compared by
+the same requests in turns, within seconds of each other, because a machine's speed moves by more than what is looked
+for. What won is compared once more, with new processes; only what wins again is advised.
+"""
+
+from __future__ import annotations
+
+import math
+import statistics
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+from typing import Literal
+
+from headgate.core.chat import Call
+from headgate.core.clock import Clock
+from headgate.core.errors import HeadgateError
+from headgate.engines.engine import Knob, ModelOptions
+from headgate.evaluation.bench import Bench, Served
+from headgate.evaluation.requests import RequestWriter
+
+Verdict = Literal["better", "promising", "no better", "late", "other answers", "cannot run", "measured only"]
+
+_SLICE_S = 0.3  # about how long one side of a pair works
+_PAIRS_LEAST, _PAIRS_MOST = 5, 8
+_PAIRS_HOPELESS = 3
+_PAIRS_CONFIRM = 16
+_CLEARLY = 1.02  # a smaller gain is not worth another setting
+_SURE, _LIKELY = 0.95, 0.8  # to advise something; to go on with it until it is confirmed
+_GREEDY_PROMPTS = 6
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Promise:
+    """What clients may expect, in seconds: the first token, and from one token to the next."""
+
+    first_token_s: float
+    per_token_s: float
+
+    def kept_by(self, served: Sequence[Served]) -> bool:
+        """Whether 95 of 100 requests were answered so, in most of the stretches."""
+        return (
+            statistics.median(one.first_token_s for one in served) <= self.first_token_s
+            and statistics.median(one.per_token_s for one in served) <= self.per_token_s
+        )
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Comparison:
+    """Other settings beside the present ones. `gain` is the median ratio of requests a second a core, of `pairs` pairs;
+    that of the truth is above `low` with 95 % certainty, and above 1 with 80 % when `likely`. `kept` is whether the
+    others keep the promise, `rescues` whether they alone do; where neither does, `by` says that first tokens were
+    compared.
+    """
+
+    gain: float
+    low: float
+    likely: bool
+    pairs: int
+    kept: bool
+    rescues: bool = False
+    by: Literal["speed", "first token"] = "speed"
+
+    @property
+    def better(self) -> bool:
+        """Whether the others are better: alone in time, or faster by more than noise and more than a trifle."""
+        faster = self.kept and self.low > 1.0 and self.gain >= _CLEARLY
+        return faster or (self.rescues and self.pairs >= _PAIRS_LEAST)
+
+    @property
+    def promising(self) -> bool:
+        """Whether the others are worth to be gone on with and compared again."""
+        return self.better or (self.kept and self.likely and self.gain >= _CLEARLY)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Tried:
+    """One value of a knob, and what came of it."""
+
+    knob: str
+    value: int | str
+    verdict: Verdict
+    comparison: Comparison | None = None
+    why: str = ""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Outcome:
+    """What a search found. `confirmation` compares `chosen` with `present`, None when nothing was better at first."""
+
+    present: ModelOptions
+    chosen: ModelOptions
+    tried: tuple[Tried, ...] = ()
+    untried: tuple[str, ...] = ()
+    confirmation: Comparison | None = None
+
+
+@dataclass(slots=True, kw_only=True)
+class Search:
+    """One search. `cores` is how many the version may use; `least_context` tokens of a request it must take.
+
+    Times end at monotonic seconds; `tell` hears what is done, for people.
+    """
+
+    bench: Bench
+    writer: RequestWriter
+    promise: Promise
+    clock: Clock
+    cores: int
+    tell: Callable[[str], None] = field(default=lambda _: None)
+    _rate: float = 0.0
+
+    async def run(self, present: ModelOptions, knobs: Sequence[Knob], *, look_until: float, until: float) -> Outcome:
+        """Look until `look_until`, confirm until `until`. Raises what the present settings make the bench raise."""
+        first = await self.bench.serve(present, self.writer.write(2 * present.slots), present.slots)
+        self._rate = 2 * present.slots / max(first.seconds, 1e-6)
+        best, tried, untried = present, list[Tried](), list[str]()
+        for knob in knobs:
+            if self.clock.monotonic() >= look_until:
+                untried.append(knob.name)
+                continue
+            best = await self._turn(knob, best, tried, look_until)
+            if not any(one.knob == knob.name for one in tried):
+                untried.append(knob.name)
+        if best == present:
+            return Outcome(present=present, chosen=present, tried=tuple(tried), untried=tuple(untried))
+        self.tell("confirming with new processes")
+        await self.bench.rest()
+        confirmation = await self.compare(present, best, pairs=(_PAIRS_CONFIRM, _PAIRS_CONFIRM), until=until)
+        return Outcome(
+            present=present,
+            chosen=best if confirmation is not None and confirmation.better else present,
+            tried=tuple(tried),
+            untried=tuple(untried),
+            confirmation=confirmation,
+        )
+
+    async def compare(
+        self, ours: ModelOptions, theirs: ModelOptions, *, pairs: tuple[int, int], until: float
+    ) -> Comparison | None:
+        """`theirs` beside `ours`, in at least and at most so many `pairs`; None when time was up too soon.
+
+        Raises what the bench raises.
+        """
+        calls = self._write(ours, theirs)
+        for options in (ours, theirs):  # what is done only once by a new process is not compared
+            await self.bench.serve(options, calls[: options.slots], options.slots)
+        mine, others, ratios = list[Served](), list[Served](), list[float]()
+        by: Literal["speed", "first token"] = "speed"
+        while len(ratios) < pairs[1] and self.clock.monotonic() < until:
+            # In turns ABBA, so that a machine that gets slower favours neither.
+            if len(ratios) % 2 == 0:
+                one = await self.bench.serve(ours, calls, ours.slots)
+                other = await self.bench.serve(theirs, calls, theirs.slots)
+            else:
+                other = await self.bench.serve(theirs, calls, theirs.slots)
+                one = await self.bench.serve(ours, calls, ours.slots)
+            mine.append(one)
+            others.append(other)
+            # Why not speed: where neither is in time, the next step is the one that comes nearer.
+            in_time, theirs_in_time = self.promise.kept_by(mine), self.promise.kept_by(others)
+            late = not in_time and not theirs_in_time
+            by = "first token" if late else "speed"
+            ratios = [
+                _nearer(one, other) if late else one.core_s / max(other.core_s, 1e-9)
+                for one, other in zip(mine, others, strict=True)
+            ]
+            rescues = theirs_in_time and not in_time
+            if pairs[0] < pairs[1] and (len(ratios) >= pairs[0] if rescues else _is_settled(ratios, pairs[0])):
+                break
+        if not ratios:
+            return None
+        kept = self.promise.kept_by(others)
+        return Comparison(
+            gain=statistics.median(ratios),
+            low=lower_bound(ratios),
+            likely=lower_bound(ratios, _LIKELY) > 1.0,
+            pairs=len(ratios),
+            kept=kept or by == "first token",
+            rescues=kept and not self.promise.kept_by(mine),
+            by=by,
+        )
+
+    async def _turn(self, knob: Knob, best: ModelOptions, tried: list[Tried], until: float) -> ModelOptions:
+        """Turn one knob up while that helps, else down while that does."""
+        value = knob.read(best)
+        values = sorted({*knob.values, value}, key=lambda one: (isinstance(one, str), one))
+        at = values.index(value)
+        ways = [values[at + 1 :], values[:at][::-1]]
+        if knob.effect == "limits":  # less would refuse requests that are taken now: it is looked at once, not chosen
+            ways = [values[:at][::-1][:1]]
+        for way in ways:
+            won = False
+            for candidate in way:
+                if knob.name == "threads" and int(candidate) > self.cores:
+                    break
+                if self.clock.monotonic() + self._cost_s(best, knob.turn(best, candidate)) > until:
+                    return best
+                self.tell(f"{knob.name} {candidate}")
+                one = await self._try(knob, candidate, best, until)
+                if one is not None:
+                    tried.append(one)
+                if one is None or one.verdict not in ("better", "promising"):
+                    break
+                best, won = knob.turn(best, candidate), True
+            if won:
+                break
+        return best
+
+    async def _try(self, knob: Knob, value: int | str, best: ModelOptions, until: float) -> Tried | None:
+        theirs = knob.turn(best, value)
+        try:
+            if knob.effect == "answers" and (others := await self._other_answers(best, theirs)):
+                why = f"{others} of {_GREEDY_PROMPTS} greedy answers changed"
+                return Tried(knob=knob.name, value=value, verdict="other answers", why=why)
+            comparison = await self.compare(best, theirs, pairs=(_PAIRS_LEAST, _PAIRS_MOST), until=until)
+        except HeadgateError as error:
+            return Tried(knob=knob.name, value=value, verdict="cannot run", why=error.message)
+        if comparison is None:
+            return None
+        verdict: Verdict = "no better" if comparison.kept else "late"
+        if comparison.promising:
+            verdict = "better" if comparison.better else "promising"
+        if knob.effect == "limits":
+            verdict = "measured only"
+        return Tried(knob=knob.name, value=value, verdict=verdict, comparison=comparison)
+
+    async def _other_answers(self, ours: ModelOptions, theirs: ModelOptions) -> int:
+        """How many greedy answers are not the same."""
+        calls = self.writer.write(_GREEDY_PROMPTS)
+        mine = await self.bench.serve(ours, calls, 1)
+        others = await self.bench.serve(theirs, calls, 1)
+        return sum(one.text != other.text for one, other in zip(mine.answers, others.answers, strict=True))
+
+    def _cost_s(self, ours: ModelOptions, theirs: ModelOptions) -> float:
+        """About how many seconds the shortest comparison takes."""
+        return 2 * (_PAIRS_HOPELESS + 1) * max(_SLICE_S, 2 * max(ours.slots, theirs.slots) / self._rate)
+
+    def _write(self, ours: ModelOptions, theirs: ModelOptions) -> Sequence[Call]:
+        """Requests for about a slice's time, full rounds of the larger number of slots."""
+        slots = max(ours.slots, theirs.slots)
+        rounds = max(2, math.ceil(self._rate * _SLICE_S / slots))
+        return self.writer.write(rounds * slots)
+
+
+def lower_bound(ratios: Sequence[float], sure: float = _SURE) -> float:
+    """The median of what `ratios` are drawn from is above this with certainty `sure`; 0 when they are too few to say.
+
+    Source: the order statistics' bound (W. J. Conover, Practical Nonparametric Statistics, 1999): the k-th smallest of
+    n, with k the largest of which a fair coin shows fewer than k heads in n throws in at most 1 - `sure` of all cases.
+    """
+    ordered, chance = sorted(ratios), 0.0
+    count = len(ordered)
+    found = 0.0
+    for place in range(count):
+        chance += math.comb(count, place) / 2**count
+        if chance > 1.0 - sure + 1e-12:
+            break
+        found = ordered[place]
+    return found
+
+
+def _is_settled(ratios: Sequence[float], least: int) -> bool:
+    """Whether more pairs would hardly change what is thought. A win by luck is found out when it is confirmed."""
+    if len(ratios) < least:
+        return len(ratios) >= _PAIRS_HOPELESS and max(ratios) < 1.0
+    return lower_bound(ratios) > 1.0 or statistics.median(ratios) < 1.0
+
+
+def _nearer(ours: Served, theirs: Served) -> float:
+    return ours.first_token_s / max(theirs.first_token_s, 1e-9)
