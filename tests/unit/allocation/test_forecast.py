@@ -5,20 +5,33 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from headgate.allocation.forecast import PROBABILITIES, WEIGHTS, Forecaster, Forecasts, Window
+from headgate.allocation.forecast import PROBABILITIES, WEIGHTS, Forecasts, Window
 
 SOON = Window(begins_s=0.0, ends_s=30.0)
 LATER = Window(begins_s=30.0, ends_s=90.0)
 
 
-def feed(rates: np.ndarray, tick_s: float = 10.0, seed: int = 1) -> Forecaster:
+class One:
+    """The forecasts of one pipeline."""
+
+    def __init__(self) -> None:
+        self._all = Forecasts()
+
+    def learn(self, arrivals: float, elapsed_s: float) -> None:
+        self._all.learn({"one": arrivals}, elapsed_s)
+
+    def forecast(self, window: Window) -> tuple[float, ...]:
+        return self._all.forecast("one", [window])[0]
+
+
+def feed(rates: np.ndarray, tick_s: float = 10.0, seed: int = 1) -> One:
     rng = np.random.default_rng(seed)
-    forecaster = Forecaster()
+    one = One()
     for rate in rates:
-        forecaster.learn(float(rng.poisson(rate * tick_s)), tick_s)
-        forecaster.forecast(SOON)
-        forecaster.forecast(LATER)
-    return forecaster
+        one.learn(float(rng.poisson(rate * tick_s)), tick_s)
+        one.forecast(SOON)
+        one.forecast(LATER)
+    return one
 
 
 def test_the_weights_are_a_distribution_and_quantiles_rise() -> None:
@@ -46,20 +59,20 @@ def test_after_a_step_the_forecast_follows_within_a_minute() -> None:
 
 
 def test_errors_are_those_of_windows_that_have_passed() -> None:
-    forecaster = Forecaster()
+    one = One()
     for _ in range(20):
-        forecaster.learn(50.0, 10.0)
-        forecaster.forecast(SOON)
-    quantiles = np.array(forecaster.forecast(SOON))
+        one.learn(50.0, 10.0)
+        one.forecast(SOON)
+    quantiles = np.array(one.forecast(SOON))
     assert quantiles == pytest.approx(np.full(7, 5.0), rel=1e-6)  # exactly even arrivals: no error at all
 
 
 def test_counts_without_time_are_kept_for_the_next_tick() -> None:
-    forecaster = Forecaster()
-    forecaster.learn(10.0, 10.0)
-    forecaster.learn(7.0, 0.0)
-    forecaster.learn(3.0, 10.0)
-    assert forecaster.forecast(SOON)[3] == pytest.approx(1.0, rel=0.5)
+    one = One()
+    one.learn(10.0, 10.0)
+    one.learn(7.0, 0.0)
+    one.learn(3.0, 10.0)
+    assert one.forecast(SOON)[3] == pytest.approx(1.0, rel=0.5)
 
 
 def test_pipelines_that_are_gone_are_forgotten() -> None:
@@ -80,3 +93,46 @@ def test_a_rise_that_comes_every_ten_minutes_is_foreseen_and_one_that_does_not_i
     shuffled = np.repeat(np.random.default_rng(3).permutation(minutes), 6)[: -6 - 3]
     shuffled[-30:] = 5.0
     assert feed(shuffled).forecast(LATER)[3] < 7.5
+
+
+def test_what_comes_to_others_changes_nothing_that_was_counted_and_little_that_is_forecast() -> None:
+    rng = np.random.default_rng(4)
+    alone, among = Forecasts(), Forecasts()
+    for _ in range(120):
+        came = {name: float(rng.poisson(rate)) for name, rate in (("a", 50.0), ("b", 4.0), ("c", 500.0))}
+        alone.learn({"b": came["b"]}, 10.0)
+        among.learn(came, 10.0)
+        told = alone.forecast("b", [SOON])[0], among.forecast("b", [SOON])[0]
+    assert told[0][3] == pytest.approx(told[1][3], rel=0.2)
+
+
+def test_a_pipeline_that_joins_later_is_forecast_as_if_it_had_begun_then() -> None:
+    joined = Forecasts()
+    for tick in range(100):
+        names = {"a": 100.0} if tick < 60 else {"a": 100.0, "late": 30.0}
+        joined.learn(names, 10.0)
+        for name in names:
+            joined.forecast(name, [SOON, LATER])
+    assert joined.forecast("late", [SOON, LATER])[0] == pytest.approx(np.full(7, 3.0), rel=0.05)
+    assert joined.forecast("a", [SOON])[0] == pytest.approx(np.full(7, 10.0), rel=1e-3)
+
+
+def test_the_order_of_pipelines_does_not_matter() -> None:
+    rng = np.random.default_rng(9)
+    one, other = Forecasts(), Forecasts()
+    for _ in range(80):
+        came = {"a": float(rng.poisson(20.0)), "b": float(rng.poisson(90.0))}
+        one.learn(came, 5.0)
+        other.learn(dict(reversed(came.items())), 5.0)
+        told = one.forecast("b", [SOON, LATER]), other.forecast("b", [SOON, LATER])
+    assert told[0] == told[1]
+
+
+def test_a_level_that_returns_to_its_mean_is_learned() -> None:
+    rng = np.random.default_rng(6)
+    log, rates = 0.0, []
+    for _ in range(900):  # half of each excess is gone after 50 s
+        log = 0.87 * log + 0.25 * rng.standard_normal()
+        rates.append(30.0 * np.exp(log))
+    after_a_peak = np.concatenate([rates, np.full(3, 120.0)])
+    assert 25.0 < feed(after_a_peak).forecast(LATER)[3] < 85.0
