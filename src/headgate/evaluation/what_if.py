@@ -1,0 +1,244 @@
+"""What is asked of the simulator: a trace, what is assumed of its pipelines, and the capacity that there is.
+
+Every assumption that was made is told in words. Plays nothing.
+"""
+
+from __future__ import annotations
+
+import math
+from collections import Counter
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field, replace
+
+import numpy as np
+
+from headgate.allocation.arrays import Floats
+from headgate.core.errors import BadRequest
+from headgate.evaluation.traces import Stream, Trace
+
+PREFILL_TOKENS_PER_S = 2000.0
+DECODE_TOKENS_PER_S = 50.0
+SECONDS = 0.5
+START_S = 3.0
+WAIT_S = 0.5
+BATCHING = 0.6
+"""What is assumed where nothing is known: a model of 1 to 3 billion parameters on a few cores, and what people bear."""
+
+_ENOUGH = 0.8  # how busy capacity is in its busier minutes, where the simulation chooses how much there is
+_LEAST_WORK_S = 1e-4
+_QUANTA = 1000  # replicas' shares of a device are told in thousandths
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Terms:
+    """What is assumed of one pipeline; None: not said. Times in seconds, floor and cap in replicas.
+
+    A replica takes `share` devices of `pool`, works on `slots` requests at once, and with k at once each takes
+    `slow[k - 1]` times as long as alone. A request is on time if its first token comes within `first_token_s`, and all
+    of it within `answer_s`; where neither is said, if it waits no longer than half a second. Its work is what the trace
+    says, else its tokens at these speeds, else `seconds`.
+    """
+
+    pool: str = "cpu"
+    share: float = 1.0
+    weight: float = 1.0
+    floor: int | None = None
+    cap: int | None = None
+    rank: int = 0
+    slots: int = 1
+    slow: tuple[float, ...] = (1.0,)
+    queue: int = 64
+    start_s: float | None = None
+    first_token_s: float | None = None
+    answer_s: float | None = None
+    seconds: float | None = None
+    prefill_tokens_per_s: float | None = None
+    decode_tokens_per_s: float | None = None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Served:
+    """One pipeline as it is played. [request]: when each comes, its seconds of work alone on a replica, and the seconds
+    that it may lose by waiting and still be on time. A replica takes `units` of the case's capacity.
+    """
+
+    name: str
+    at: Floats = field(repr=False)
+    work: Floats = field(repr=False)
+    slack: Floats = field(repr=False)
+    weight: float = 1.0
+    floor: int = 0
+    cap: int = 1
+    rank: int = 0
+    units: int = 1
+    slots: int = 1
+    slow: tuple[float, ...] = (1.0,)
+    queue: int = 64
+
+    @property
+    def load(self) -> float:
+        """Unit-seconds that all its requests take on replicas with every slot busy."""
+        return float(self.work.sum()) * self.units * self.slow[min(self.slots, len(self.slow)) - 1] / self.slots
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Case:
+    """One pool and the pipelines on it. There are `budget` units of `unit` devices each; a replica serves `start_s`
+    after it was asked for. The trace lasts `span_s`. `notes` tell what was assumed.
+    """
+
+    pool: str
+    served: tuple[Served, ...]
+    budget: int
+    unit: float
+    start_s: float
+    span_s: float
+    notes: tuple[str, ...] = ()
+
+
+def build_cases(trace: Trace, terms: Mapping[str, Terms], devices: Mapping[str, float]) -> list[Case]:
+    """A case for each pool on which a pipeline of the trace runs. `terms` has each of its pipelines.
+
+    `devices` are those of each pool; a pool that is not named gets as many as keep it 80 % busy in its busier minutes.
+    Raises BadRequest.
+    """
+    pools = sorted({terms[one.pipeline].pool for one in trace.streams})
+    if unknown := sorted(set(devices) - set(pools)):
+        raise BadRequest(
+            f"No pipeline of the trace runs on pool {', '.join(unknown)}; the pools are: {', '.join(pools)}.",
+            param="pools",
+        )
+    return [_build_case(trace, pool, terms, devices.get(pool)) for pool in pools]
+
+
+def _build_case(trace: Trace, pool: str, terms: Mapping[str, Terms], devices: float | None) -> Case:
+    streams = [one for one in trace.streams if terms[one.pipeline].pool == pool]
+    mine = [terms[one.pipeline] for one in streams]
+    shares = [max(1, round(one.share * _QUANTA)) for one in mine]
+    quantum = math.gcd(*shares)
+    unit = quantum / _QUANTA
+    assumed: Counter[str] = Counter()
+    played = [
+        _build_served(stream, told, share // quantum, assumed)
+        for stream, told, share in zip(streams, mine, shares, strict=True)
+    ]
+    budget = _enough(played, trace.span_s) if devices is None else int(devices / unit + 1e-9)
+    _check_budget(pool, played, mine, budget, unit)
+    kept = 1 if sum(one.units for one in played) <= budget else 0
+    played = [
+        replace(
+            one,
+            floor=kept if told.floor is None else told.floor,
+            cap=min(budget // one.units, told.cap or budget),
+        )
+        for one, told in zip(played, mine, strict=True)
+    ]
+    starts = [START_S if one.start_s is None else one.start_s for one in mine]
+    facts = [
+        f"{budget * unit:g} devices" + ("" if devices else f", {_ENOUGH:.0%} busy in the busier minutes (--pools)"),
+        f"a new replica serves {max(starts):g} s after it was asked for (--start)",
+    ]
+    if any(one.floor is None for one in mine):
+        facts.append("each pipeline keeps one replica" if kept else "pipelines may sleep: not all fit at once")
+    told = [text if count == len(played) else f"{count} pipelines: {text}" for text, count in assumed.items()]
+    return Case(
+        pool=pool,
+        served=tuple(played),
+        budget=budget,
+        unit=unit,
+        start_s=max(starts),
+        span_s=trace.span_s,
+        notes=(*facts, *told),
+    )
+
+
+def _check_budget(pool: str, played: Sequence[Served], terms: Sequence[Terms], budget: int, unit: float) -> None:
+    """Raises BadRequest when the largest replica or all floors together do not fit."""
+    largest = max(one.units for one in played)
+    if budget < largest:
+        raise BadRequest(
+            f"Pool {pool} has {budget * unit:g} devices; a replica takes {largest * unit:g}. Give it more.",
+            param="pools",
+        )
+    floors = sum(one.units * (told.floor or 0) for one, told in zip(played, terms, strict=True))
+    if floors > budget:
+        raise BadRequest(
+            f"The floors of pool {pool} take {floors * unit:g} devices, there are {budget * unit:g}. Lower the floors.",
+            param="pools",
+        )
+
+
+def _build_served(stream: Stream, terms: Terms, units: int, assumed: Counter[str]) -> Served:
+    work = _reckon_work(stream, terms, assumed)
+    assumed[f"{terms.slots} at once on a replica; {terms.queue} may wait for a pipeline, more are dropped"] += 1
+    if terms.slots > len(terms.slow):
+        assumed[f"k requests at once on a replica each take k^{BATCHING:g} times as long"] += 1
+    slow = terms.slow if terms.slots <= len(terms.slow) else tuple((k + 1) ** BATCHING for k in range(terms.slots))
+    return Served(
+        name=stream.pipeline,
+        at=stream.at,
+        work=work,
+        slack=_reckon_slack(stream, terms, work, assumed),
+        weight=terms.weight,
+        rank=terms.rank,
+        units=units,
+        slots=terms.slots,
+        slow=slow,
+        queue=terms.queue,
+    )
+
+
+def _reckon_work(stream: Stream, terms: Terms, assumed: Counter[str]) -> Floats:
+    """Seconds of work of each request: from the trace, else from its tokens, else the mean of the others."""
+    work = stream.seconds.copy()
+    if not np.isnan(work).all():
+        assumed["work is the seconds that the trace tells"] += 1
+    else:
+        prefill = terms.prefill_tokens_per_s or PREFILL_TOKENS_PER_S
+        decode = terms.decode_tokens_per_s or DECODE_TOKENS_PER_S
+        by_tokens = np.nan_to_num(stream.prompt_tokens) / prefill + np.nan_to_num(stream.output_tokens) / decode
+        known = ~(np.isnan(stream.prompt_tokens) & np.isnan(stream.output_tokens))
+        if terms.seconds is None and known.any():
+            work = np.where(known, by_tokens, np.nan)
+            told = terms.prefill_tokens_per_s and terms.decode_tokens_per_s
+            whence = "as measured or said" if told else "assumed (--prefill, --decode)"
+            assumed[f"{prefill:g} prompt and {decode:g} output tokens a second, {whence}"] += 1
+    missing = np.isnan(work)
+    if missing.all():
+        seconds = SECONDS if terms.seconds is None else terms.seconds
+        whence = "assumed (--seconds)" if terms.seconds is None else "as measured or said"
+        assumed[f"each request is {seconds:g} s of work, {whence}"] += 1
+        work[:] = seconds
+    elif missing.any():
+        assumed["requests without work of their own take the mean of the others"] += 1
+        work[missing] = np.nanmean(work)
+    return np.maximum(work, _LEAST_WORK_S)
+
+
+def _reckon_slack(stream: Stream, terms: Terms, work: Floats, assumed: Counter[str]) -> Floats:
+    """Seconds that each request may lose by waiting and still be on time; below 0 where it never can be."""
+    slack = np.full(len(work), np.inf)
+    if terms.answer_s is not None:
+        slack = terms.answer_s - work
+        assumed[f"on time: the whole answer within {terms.answer_s:g} s"] += 1
+    elif terms.first_token_s is None:
+        slack[:] = WAIT_S
+        assumed[f"on time: waits no longer than {WAIT_S:g} s (--first-token, --answer)"] += 1
+    if (first_s := terms.first_token_s) is not None:
+        prompt = np.nan_to_num(stream.prompt_tokens) / (terms.prefill_tokens_per_s or PREFILL_TOKENS_PER_S)
+        slack = np.minimum(slack, first_s - np.minimum(prompt, work))
+        assumed[f"on time: the first token within {first_s:g} s"] += 1
+    if never := float(np.mean(slack < 0.0)):
+        assumed[f"{never:.1%} of the requests can never be on time, even alone on an idle replica"] += 1
+    return slack
+
+
+def _enough(played: Sequence[Served], span_s: float) -> int:
+    """Units that are 80 % busy in the busiest twentieth of the minutes, or all of one pipeline each up to 16."""
+    minutes = max(1, math.ceil(span_s / 60.0))
+    busy = np.zeros(minutes)
+    for one in played:
+        place = np.minimum((one.at / 60.0).astype(np.int64), minutes - 1)
+        busy += np.bincount(place, one.work, minutes) * (one.load / max(float(one.work.sum()), 1e-9)) / 60.0
+    first = sorted((one.units for one in played), reverse=True)[:16]
+    return max(math.ceil(float(np.percentile(busy, 95)) / _ENOUGH), sum(first))
