@@ -13,7 +13,7 @@ import os
 import subprocess
 import sys
 from collections import Counter
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -166,7 +166,13 @@ def close_house(config: Path, clock: SystemClock) -> None:
         stop(account, clock, now=True, watch=lambda _waited_s: None)
 
 
-async def try_pipelines(opened: Opened, clock: SystemClock, on_trial: Callable[[str, Trial], None]) -> dict[str, Trial]:
+async def try_pipelines(
+    opened: Opened,
+    clock: SystemClock,
+    on_trial: Callable[[str, Trial], None] = lambda _name, _trial: None,
+    *,
+    names: Iterable[str] = tuple(SHARES),
+) -> dict[str, Trial]:
     """How fast each pipeline wakes, and how much it can do on this machine as it is now. Raises UpstreamFailed.
 
     Why not by the time of one request: what matters is what is left beside the gateway, the load generator and
@@ -177,7 +183,7 @@ async def try_pipelines(opened: Opened, clock: SystemClock, on_trial: Callable[[
     async with LocalAdmin(opened.places, clock) as admin:
         try:
             probe = ChatProbe(client, opened.url, opened.key, clock, make_body(0))
-            for name in SHARES:
+            for name in names:
                 first = await probe(Arrival(number=0, at_s=0.0, pipeline=name), clock.monotonic())
                 samples = await _press(probe, name, clock) if first.failure is None else [first]
                 failed = next((one for one in samples if one.failure is not None), None)
@@ -243,11 +249,19 @@ def choose_split(trials: Mapping[str, Trial], arrivals: Sequence[Arrival]) -> tu
 
 
 async def use_split(opened: Opened, split: Split | None, clock: SystemClock) -> None:
-    """Have the house hold `split` from now on, or move as it sees fit; return once it does.
+    """Have the demo's house hold `split` from now on, or move as it sees fit; return once it does.
 
     Raises HeadgateError when it is not there in time.
     """
     write_configuration(opened.config.parent, split)
+    await reload_house(opened, clock, split)
+
+
+async def reload_house(opened: Opened, clock: SystemClock, split: Split | None = None) -> None:
+    """Have a house take its configuration file again; return once just the replicas of `split` are ready.
+
+    Raises HeadgateError when they are not in time.
+    """
     async with LocalAdmin(opened.places, clock) as admin:
         await admin.ask("POST", "/admin/reload", {"path": str(opened.config)})
         until = clock.monotonic() + _SETTLE_S
@@ -301,9 +315,8 @@ def make_body(seed: int) -> Callable[[Arrival], dict[str, Any]]:
     def body(arrival: Arrival) -> dict[str, Any]:
         ticket = write_ticket(SeededChance(seed * 1_000_003 + arrival.number))
         made: dict[str, Any] = {"messages": [{"role": "user", "content": ticket}], "temperature": 0}
-        if arrival.pipeline in _MAX_TOKENS:
-            made["max_tokens"] = _MAX_TOKENS[arrival.pipeline]
-        return made
+        kind = next((kind for kind in _MAX_TOKENS if arrival.pipeline.startswith(kind)), None)
+        return made | {"max_tokens": _MAX_TOKENS[kind]} if kind else made
 
     return body
 

@@ -51,12 +51,13 @@ def _fitting(capacity: Capacity, sizes: Mapping[str, Configuration], begun: dict
         yield begun
         return
     count = 0
-    while _fits(capacity, sizes, {**begun, name: count}):
+    while fits(capacity, sizes, {**begun, name: count}):
         yield from _fitting(capacity, sizes, {**begun, name: count})
         count += 1
 
 
-def _fits(capacity: Capacity, sizes: Mapping[str, Configuration], split: Split) -> bool:
+def fits(capacity: Capacity, sizes: Mapping[str, Configuration], split: Split) -> bool:
+    """Whether the replicas of `split` find a place beside each other; `sizes` is one replica of each pipeline."""
     specs = [PipelineSpec(name=name, configurations=(sizes[name],), floor=count) for name, count in split.items()]
     board = Board(capacity)
     return all(
