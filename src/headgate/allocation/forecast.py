@@ -15,6 +15,7 @@ import math
 from collections import deque
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from typing import cast
 
 import numpy as np
 
@@ -271,8 +272,8 @@ class _Regression:
         matrix = self._products[:, :, rows].transpose(2, 0, 1) + prior / seen * self._products.sum(axis=2)
         right = self._answers[:, rows].T + prior / seen * self._answers.sum(axis=1)
         matrix = matrix + 1e-3 * prior * np.eye(matrix.shape[1])
-        rules = np.linalg.solve(matrix, right[:, :, None])
-        self._rule[:, rows] = rules[:, :, 0].T  # pyright: ignore[reportUnknownMemberType]
+        rules = cast("Floats", np.linalg.solve(matrix, right[:, :, None]))
+        self._rule[:, rows] = rules[:, :, 0].T
 
 
 def _follow(before: Floats, new: Floats, part: float) -> Floats:
