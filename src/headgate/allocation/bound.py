@@ -13,58 +13,74 @@ from dataclasses import dataclass
 import numpy as np
 
 from headgate.allocation.arrays import Floats
-from headgate.allocation.mixes import Mixes
+from headgate.allocation.mixes import Menu, Mixes
+from headgate.allocation.offer import near_mixes
 
-NEAR = 2.0
-SMALL = 1200
-PATIENCE = 5
+_REACH = 0.25  # how far from the best mixes are listed, in what a pipeline's capacity costs on the average
+_REACH_OF_ALL = 20.0  # and in parts of that, however few pipelines there are
+_LOOSE = 1e-3  # the part of the bound that mixes not listed may add to it
+_ROUNDS = 8
+_PATIENCE = 5
 
 
 @dataclass(frozen=True, slots=True)
 class Bound:
     """`prices` [P] of one unit, the `value` they prove, and each mix's `regret` [C]: how much less it is worth
-    at these prices than its pipeline's best."""
+    at these prices than its pipeline's best.
+
+    `loose` of the value is there for mixes that are not listed; with one of them, an allocation is `margin` or more
+    below the value.
+    """
 
     prices: Floats
     value: float
     regret: Floats
+    loose: float
+    margin: float
 
     @classmethod
     def of(cls, mixes: Mixes, room: Floats, prices: Floats) -> Bound:
         """The bound that `prices` prove for capacity `room` [P]."""
         net = mixes.worth - prices @ mixes.use
         best = np.maximum.reduceat(net, mixes.first)
-        return cls(prices, float(best.sum() + prices @ room), best[mixes.owner] - net)
-
-
-def find_bound(mixes: Mixes, room: Floats, warm: Floats | None) -> Bound:
-    """Prices that make the bound nearly as low as it gets. `warm` [P] are those of a like problem."""
-    top = mixes.best(mixes.worth)
-    asked = mixes.use.take(top, axis=1).sum(axis=1)
-    spread = float((mixes.worth[top] - np.minimum.reduceat(mixes.worth, mixes.first)).sum())
-    tight = asked > room
-    if not tight.any() or spread <= 0.0:
-        return Bound.of(mixes, room, np.zeros_like(room))
-    prices, heat = np.where(tight, 0.5 * spread / np.maximum(asked, 1e-12), 0.0), 0.06
-    # Why not when small: starting anew costs the same there and cannot be misled.
-    if warm is not None and (warm > 0.0).any() and len(mixes.worth) > SMALL:
-        prices, heat = warm, 0.03
-    else:
-        prices = _descend(mixes, room, prices, spread, (1.0, 0.06), 6)
-    rough = Bound.of(mixes, room, prices)
-    for _ in range(3):
-        near = mixes.pick(np.flatnonzero(rough.regret <= NEAR * _unit(rough.prices, room, spread, len(mixes.first))))
-        steps = min(max(12000 // len(near.worth), 4), 30)
-        prices = _descend(near, room, rough.prices, spread, (heat, heat / 4.0 ** (steps / 4.0)), steps)
-        fine = Bound.of(mixes, room, prices)
-        missed = fine.value - float(
-            np.maximum.reduceat(near.worth - prices @ near.use, near.first).sum() + prices @ room
+        beyond = mixes.unlisted(prices)
+        proven = np.maximum(best, beyond)
+        return cls(
+            prices=prices,
+            value=float(proven.sum() + prices @ room),
+            regret=best[mixes.owner] - net,
+            loose=float((proven - best).sum()),
+            margin=float((proven - beyond).min()),
         )
-        rough = fine if fine.value <= rough.value else rough
-        # Why again: mixes that were left out as too far off turned out to matter at the new prices.
-        if missed <= 1e-4 * abs(rough.value):
+
+
+def find_bound(menu: Menu, room: Floats, warm: Floats | None) -> tuple[Mixes, Bound]:
+    """The mixes that matter, and prices that make the bound nearly as low as it gets.
+
+    `warm` [P] are the prices of a like problem: where they still hold, mixes are listed once.
+    """
+    spread, pipelines = menu.spread, len(menu.members)
+    if spread <= 0.0:
+        mixes = near_mixes(menu, np.zeros_like(room), 0.0)
+        return mixes, Bound.of(mixes, room, mixes.prices)
+    if warm is not None and (warm > 0.0).any():
+        prices, rough = warm, False
+    else:
+        prices, rough = 0.5 * spread / np.maximum(room, 1e-12) / len(room), True
+    reach = _REACH + _REACH_OF_ALL / pipelines
+    found: list[tuple[Mixes, Bound]] = []
+    for _ in range(_ROUNDS):
+        unit = _unit(prices, room, spread, pipelines)
+        mixes = near_mixes(menu, prices, (6.0 if rough else 1.0) * reach * unit)
+        steps = min(max(12000 // len(mixes.worth), 4), 30)
+        way = ((1.0, 0.06), 6) if rough else ((0.03, 0.03 / 4.0 ** (steps / 4.0)), steps)
+        bound = Bound.of(mixes, room, _descend(mixes, room, prices, spread, *way))
+        found.append((mixes, bound))
+        if not rough and bound.loose <= _LOOSE * abs(bound.value):
             break
-    return rough
+        # Why again: at these prices mixes matter that were too far off to be listed.
+        prices, rough, reach = bound.prices, bound.loose > 0.1 * abs(bound.value), 2.0 * reach
+    return min(found, key=lambda one: one[1].value)
 
 
 def _unit(prices: Floats, room: Floats, spread: float, pipelines: int) -> float:
@@ -94,7 +110,7 @@ def _descend(
         stalled = 0 if exact < best_value - 1e-5 * abs(best_value) else stalled + 1
         if exact < best_value:
             best_value, best = exact, trial
-        if stalled > PATIENCE:
+        if stalled > _PATIENCE:
             break
         # Why exact against smoothed: it tells a leap too far without a second look at the cooler bound.
         if exact <= smooth:

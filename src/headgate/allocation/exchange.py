@@ -47,7 +47,8 @@ def choose_mixes(mixes: Mixes, bound: Bound, room: Floats, seats: Ints, effort: 
     if len(chosen) <= effort.whole:
         everyone = np.arange(len(chosen))
         chosen, missed = _search(mixes, bound, room, chosen, everyone, effort.width_whole)
-        return Chosen(chosen, max(float(mixes.worth[chosen].sum()), bound.value - missed))
+        listed, others = bound.value - bound.loose - missed, bound.value - bound.margin
+        return Chosen(chosen, max(float(mixes.worth[chosen].sum()), listed, others))
     skip = 0
     for _ in range(effort.rounds):
         if bound.value - float(mixes.worth[chosen].sum()) <= effort.enough * abs(bound.value):
@@ -68,6 +69,7 @@ def _relieve(mixes: Mixes, bound: Bound, room: Floats, chosen: Ints) -> Ints | N
         bad = over > SLACK
         if not bad.any():
             return chosen
+        before = chosen.copy()
         loss = bound.regret - bound.regret[chosen][mixes.owner]
         near = np.arange(len(loss))
         if looked_at < len(loss):
@@ -77,14 +79,17 @@ def _relieve(mixes: Mixes, bound: Bound, room: Floats, chosen: Ints) -> Ints | N
         relief = (np.minimum(freed[bad] / over[bad][:, None], 1.0)).sum(axis=0)
         fits = (freed >= np.where(bad, 0.0, over)[:, None] - SLACK).all(axis=0) & (relief > SLACK)
         able = np.flatnonzero(fits)
-        applied = False
-        for place in able[np.argsort(loss[near[able]] / relief[able], kind="stable")]:
-            c, i = int(near[place]), int(owner[place])
-            change = mixes.use[:, c] - mixes.use[:, chosen[i]]
-            if change[over > SLACK].min() < -SLACK and (change <= np.maximum(-over, 0.0) + SLACK).all():
-                chosen[i], applied = c, True
-                over = over + change
-                if (over <= SLACK).all():
+        able = able[np.argsort(loss[near[able]] / relief[able], kind="stable")]
+        applied, left = False, over.tolist()
+        # Why lists: a few numbers at a time are quicker so than as arrays.
+        for c, i, parts in zip(near[able].tolist(), owner[able].tolist(), freed[:, able].T.tolist(), strict=True):
+            if chosen[i] != before[i]:
+                continue
+            rest = [more - part for more, part in zip(left, parts, strict=True)]
+            helps = any(more > SLACK and part > SLACK for more, part in zip(left, parts, strict=True))
+            if helps and all(part >= -SLACK or after <= SLACK for after, part in zip(rest, parts, strict=True)):
+                chosen[i], applied, left = c, True, rest
+                if max(left) <= SLACK:
                     return chosen
         if not applied and looked_at >= len(loss):
             return None
@@ -107,14 +112,15 @@ def _fill(mixes: Mixes, bound: Bound, room: Floats, chosen: Ints) -> Ints:
         if not len(hopeful):
             return chosen
         # Least regret first: that is the gain beyond what the units are worth to the others.
-        done: set[int] = set()
-        for c in hopeful[np.argsort(loss[hopeful], kind="stable")[:64]]:
-            i = int(mixes.owner[c])
-            change = mixes.use[:, c] - mixes.use[:, chosen[i]]
-            if i not in done and (change <= free + SLACK).all():
+        hopeful = hopeful[np.argsort(loss[hopeful], kind="stable")[:64]]
+        owner = mixes.owner[hopeful]
+        more = mixes.use.take(hopeful, axis=1) - mixes.use.take(chosen[owner], axis=1)
+        left, done = free.tolist(), set[int]()
+        for c, i, parts in zip(hopeful.tolist(), owner.tolist(), more.T.tolist(), strict=True):
+            rest = [one - part for one, part in zip(left, parts, strict=True)]
+            if i not in done and min(rest) >= -SLACK:
                 done.add(i)
-                free = np.maximum(free - change, 0.0)
-                chosen[i] = c
+                chosen[i], left = c, rest
     return chosen
 
 

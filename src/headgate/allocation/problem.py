@@ -120,6 +120,7 @@ class Curves:
     """Value curves [I, G], read at many points at once by straight lines between the grid's points."""
 
     def __init__(self, loads: Floats, values: Floats) -> None:
+        self.loads, self.values = loads, values
         self.last = loads[:, -1]
         self.segments = loads.shape[1] - 1
         step = np.diff(loads, axis=1)
@@ -135,14 +136,17 @@ class Curves:
 
     def at(self, row: Ints, work: Floats) -> Floats:
         """The value of capacity `work` [N] on the curves `row` [N]."""
-        work = np.minimum(work, self.last[row])
+        index = row * self.segments + self.segment(row, work)
+        return self._base[index] + self._slope[index] * np.minimum(work, self.last[row])
+
+    def segment(self, row: Ints, work: Floats) -> Ints:
+        """Between which two points of the curves `row` [N] capacity `work` [N] lies: 0 is the first and the second."""
+        if self._even:
+            return np.minimum((work * self._scale[row]).astype(np.int64), self.segments - 1)
         first: Ints = row * self.segments
         index: Ints = first
-        if self._even:
-            index = first + np.minimum((work * self._scale[row]).astype(np.int64), self.segments - 1)
-        else:
-            stride = 1 << (self.segments - 1).bit_length()
-            while stride := stride >> 1:
-                there = np.minimum(index + stride, first + self.segments - 1)
-                index = np.where(self._left[there] <= work, there, index)
-        return self._base[index] + self._slope[index] * work
+        stride = 1 << (self.segments - 1).bit_length()
+        while stride := stride >> 1:
+            there: Ints = np.minimum(index + stride, first + self.segments - 1)
+            index = np.where(self._left[there] <= work, there, index)
+        return index - first

@@ -13,10 +13,12 @@ from headgate.allocation.arrays import Floats, Ints
 from headgate.allocation.bound import find_bound
 from headgate.allocation.exchange import Effort, choose_mixes
 from headgate.allocation.floors import seat_floors
-from headgate.allocation.mixes import SLACK, Mixes, list_mixes
+from headgate.allocation.mixes import SLACK, Menu
 from headgate.allocation.problem import Curves, Problem, Solution, work_of, worth_of
 
 __all__ = ["Effort", "Problem", "Solution", "solve", "worth_of"]
+
+_LEAPS = np.array([1, 2, 4])
 
 
 def solve(problem: Problem, *, prices: Floats | None = None, effort: Effort | None = None) -> Solution:
@@ -39,17 +41,16 @@ def solve(problem: Problem, *, prices: Floats | None = None, effort: Effort | No
         members = order[problem.rank[order] == rank]
         mine = problem.rank[problem.pipeline] == rank
         room = problem.capacity - np.bincount(problem.pool, np.where(mine, 0.0, taken), problem.pools)
-        mixes = list_mixes(problem, curves, members, slots[members], seated[members], np.maximum(room, 0.0))
+        menu = Menu(problem, curves, members, slots, seats, np.maximum(room, 0.0))
         warm = prices[number] if prices is not None and prices.shape == found.shape else None
-        proof = find_bound(mixes, room, warm)
-        there = slots[members] >= 0
-        safe = np.where(there, seats[slots[members]], 0).T
-        chosen = choose_mixes(mixes, proof, room, safe, effort or Effort())
-        counts[slots[members][there]] = mixes.counts.take(chosen.mix, axis=1).T[there]
+        mixes, proof = find_bound(menu, room, warm)
+        chosen = choose_mixes(mixes, proof, room, menu.seats, effort or Effort())
+        held = mixes.counts.take(chosen.mix, axis=1)
+        counts[menu.option[menu.option >= 0]] = held[menu.option >= 0]
         taken = problem.units * counts
         found[number] = proof.prices
         bound += chosen.bound
-        gains[members] = _gains(mixes, chosen.mix)
+        gains[members] = _gains(menu, held)
     counts = _spend_idle(problem, curves, counts)
     value = worth_of(problem, counts, curves)
     unseated = np.minimum(problem.floor, problem.cap) - seated
@@ -92,12 +93,23 @@ def _canonical(problem: Problem) -> tuple[Ints, Ints]:
     return np.argsort(key, kind="stable"), slots
 
 
-def _gains(mixes: Mixes, chosen: Ints) -> Floats:
-    """What each further replica brings each pipeline [I], going on by the way that brings most for each."""
-    total = mixes.counts.sum(axis=0)
-    further = total - total[chosen][mixes.owner]
-    gain = (mixes.worth - mixes.worth[chosen][mixes.owner]) / np.maximum(further, 1)
-    return np.maximum.reduceat(np.where(further > 0, gain, 0.0), mixes.first).clip(0.0)
+def _gains(menu: Menu, counts: Ints) -> Floats:
+    """What each of one, two or four further replicas of an option brings each pipeline [I], at the best.
+
+    Why not one only: one may bring nothing where two bring much.
+    """
+    total, members = counts.sum(axis=0), menu.members
+    work = (menu.speed * counts).sum(axis=0)
+    value = menu.curves.at(members, work)
+    best = np.zeros(len(members))
+    for slot, speed in enumerate(menu.speed):
+        most = np.minimum(menu.limit[slot] - counts[slot], menu.cap - total)
+        further = np.minimum(_LEAPS[:, None], most)
+        there = menu.curves.at(np.tile(members, len(_LEAPS)), (work + speed * further).ravel())
+        fees = menu.fees(slot, counts[slot] + further) - menu.fees(slot, counts[slot])
+        gain = (there.reshape(further.shape) - value - fees) / np.maximum(further, 1)
+        best = np.maximum(best, np.where(further > 0, gain, 0.0).max(axis=0))
+    return best
 
 
 def _spend_idle(problem: Problem, curves: Curves, counts: Ints) -> Ints:
