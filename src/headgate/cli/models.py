@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from headgate.cli.exits import FAILURE
+from headgate.cli.measured import profile_table
 from headgate.cli.options import AsJson, ConfigFile, StateFolder
 from headgate.cli.output import count, err, make_table, out, print_json, short, show_time, watching
 from headgate.core.units import format_bytes
@@ -75,11 +76,13 @@ def list_(config: ConfigFile = None, state: StateFolder = None, as_json: AsJson 
 def show(name: Name, config: ConfigFile = None, state: StateFolder = None, as_json: AsJson = False) -> None:
     """Show everything that is known of a model."""
     from headgate.app.opening import Where
+    from headgate.evaluation.profiles import list_profiles
 
     with Where(config=config, state=state).house() as house:
         entry = house.registry().show(name)
+        profiles = list_profiles(house.database, entry.version.digest)
     if as_json:
-        print_json(_plain_entry(entry))
+        print_json(_plain_entry(entry) | {"profiles": [asdict(row) for row in profiles]})
         return
     one = entry.version
     table = make_table("", "")
@@ -102,6 +105,11 @@ def show(name: Name, config: ConfigFile = None, state: StateFolder = None, as_js
     for key, value in rows.items():
         table.add_row(f"[bold]{key}[/]", value)
     out.print(table)
+    if not profiles:
+        out.print(f"\nIts speed here is not measured: `headgate tune {name}` does it.", markup=False)
+    for row in profiles:
+        out.print()
+        out.print(profile_table(row))
 
 
 @program.command("verify")

@@ -126,8 +126,7 @@ class Search:
         if best == present:
             return Outcome(present=present, chosen=present, tried=tuple(tried), untried=tuple(untried))
         self.tell("confirming with new processes")
-        await self.bench.rest()
-        confirmation = await self.compare(present, best, pairs=(_PAIRS_CONFIRM, _PAIRS_CONFIRM), until=until)
+        confirmation = await self.compare(present, best, pairs=(_PAIRS_CONFIRM, _PAIRS_CONFIRM), until=until, renew=4)
         return Outcome(
             present=present,
             chosen=best if confirmation is not None and confirmation.better else present,
@@ -137,25 +136,33 @@ class Search:
         )
 
     async def compare(
-        self, ours: ModelOptions, theirs: ModelOptions, *, pairs: tuple[int, int], until: float
+        self, ours: ModelOptions, theirs: ModelOptions, *, pairs: tuple[int, int], until: float, renew: int = 0
     ) -> Comparison | None:
         """`theirs` beside `ours`, in at least and at most so many `pairs`; None when time was up too soon.
+
+        With `renew`, new processes take over after so many pairs: how one's memory happens to lie makes some percent.
 
         Raises what the bench raises.
         """
         calls = self._write(ours, theirs)
-        for options in (ours, theirs):  # what is done only once by a new process is not compared
-            await self.bench.serve(options, calls[: options.slots], options.slots)
+        # Why as many for both: one that waits for its only caller would idle, and look frugal where others use its
+        # core meanwhile. What exceeds the slots waits in the replica, and counts into the first token's time.
+        at_once = max(ours.slots, theirs.slots)
         mine, others, ratios = list[Served](), list[Served](), list[float]()
         by: Literal["speed", "first token"] = "speed"
         while len(ratios) < pairs[1] and self.clock.monotonic() < until:
+            if not ratios or (renew and len(ratios) % renew == 0):
+                if renew:
+                    await self.bench.rest()
+                for options in (ours, theirs):  # what a new process does only once is not compared
+                    await self.bench.serve(options, calls[:at_once], at_once)
             # In turns ABBA, so that a machine that gets slower favours neither.
             if len(ratios) % 2 == 0:
-                one = await self.bench.serve(ours, calls, ours.slots)
-                other = await self.bench.serve(theirs, calls, theirs.slots)
+                one = await self.bench.serve(ours, calls, at_once)
+                other = await self.bench.serve(theirs, calls, at_once)
             else:
-                other = await self.bench.serve(theirs, calls, theirs.slots)
-                one = await self.bench.serve(ours, calls, ours.slots)
+                other = await self.bench.serve(theirs, calls, at_once)
+                one = await self.bench.serve(ours, calls, at_once)
             mine.append(one)
             others.append(other)
             # Why not speed: where neither is in time, the next step is the one that comes nearer.
