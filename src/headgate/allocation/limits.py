@@ -25,6 +25,7 @@ _CLOSE = 1.03  # prices nearer than this to each other are the same
 _ENOUGH = 0.001  # the gap to the bound at which the search ends
 _SOLVES = 12  # for each limit in each round
 _FEW = 40  # so few options that each may be looked at once more
+_LEAPS = 1024  # options times replicas at once that are looked at where a limit is filled up
 _ROUNDS = 2  # over several limits: the price of one moves that of the other
 
 
@@ -164,14 +165,15 @@ class _Search:
         return True
 
     def _exchange(self) -> None:
-        """Give one replica up for what then fits in its place, while that helps.
+        """Give up one replica of an option, or all, for what then fits in their place, while that helps.
 
         Why: where few pipelines share a limit, whole replicas leave much of it unused at any price.
         """
         options = np.arange(self._problem.options)
         while any(
-            self._keep(self._fill(self._fill(self._counts - (options == k), without=int(k))))
+            self._keep(self._fill(self._fill(np.where(options == k, left, self._counts), without=int(k))))
             for k in np.flatnonzero(self._counts)
+            for left in (self._counts[k] - 1, 0)
         ):
             pass
 
@@ -181,7 +183,7 @@ class _Search:
         while (over := np.maximum(self._use @ counts - self._most, 0.0)).max(initial=0.0) > SLACK:
             relief = np.minimum(self._use, over[:, None])[over > SLACK] / over[over > SLACK][:, None]
             k = np.flatnonzero((counts > 0) & (relief.sum(axis=0) > 0.0))
-            loss = -self._gain(counts, k, -1) / relief[:, k].sum(axis=0)
+            loss = -self._gain(counts, k, np.full(len(k), -1)) / relief[:, k].sum(axis=0)
             seated = np.bincount(problem.pipeline, counts, problem.pipelines)
             needed = (seated <= problem.floor)[problem.pipeline[k]]
             counts[k[np.lexsort((loss, -self._rank[k], needed))[0]]] -= 1
@@ -193,23 +195,34 @@ class _Search:
         problem, counts = self._problem, counts.copy()
         scarce = self._use / np.maximum(self._most, SLACK)[:, None]
         share = scarce.max(axis=0, initial=0.0) + problem.units / np.maximum(problem.capacity, SLACK)[problem.pool]
+        # Why several at once: on a curve that is not concave the first replica alone may bring nothing.
+        steps = np.arange(1, max(min(_LEAPS // problem.options, int(problem.cap.max())), 1) + 1)
+        option, step = np.repeat(np.arange(problem.options), len(steps)), np.tile(steps, problem.options)
         while True:
-            free = problem.capacity - np.bincount(problem.pool, problem.units * counts, problem.pools)
-            left = self._most - self._use @ counts
-            total = np.bincount(problem.pipeline, counts, problem.pipelines)
-            fits = (problem.units <= free[problem.pool] + SLACK) & (total < problem.cap)[problem.pipeline]
-            fits &= np.arange(problem.options) != without
-            k = np.flatnonzero(fits & (self._use <= left[:, None] + SLACK).all(axis=0))
-            gain = self._gain(counts, k, 1)
+            room = np.where(np.arange(problem.options) == without, 0, self._room(counts))
+            k, number = option[fits := step <= room[option]], step[fits]
+            gain = self._gain(counts, k, number)
             if gain.max(initial=0.0) <= SLACK:
                 return counts
-            k, gain = k[gain > SLACK], gain[gain > SLACK]
-            counts[k[np.lexsort((-gain / share[k], self._rank[k]))[0]]] += 1
+            k, number, gain = k[gain > SLACK], number[gain > SLACK], gain[gain > SLACK]
+            best = np.lexsort((-gain / (share[k] * number), self._rank[k]))[0]
+            counts[k[best]] += number[best]
 
-    def _gain(self, counts: Ints, k: Ints, step: int) -> Floats:
-        """What one replica more (`step` 1) or less (-1) of each of the options `k` adds to the objective."""
+    def _room(self, counts: Ints) -> Ints:
+        """How many further replicas of each option [K] pools, caps and limits have room for, were it alone."""
+        problem = self._problem
+        free = problem.capacity - np.bincount(problem.pool, problem.units * counts, problem.pools)
+        room = (problem.cap - np.bincount(problem.pipeline, counts, problem.pipelines))[problem.pipeline]
+        room = np.minimum(room, (free[problem.pool] + SLACK) / problem.units)
+        for use, left in zip(self._use, self._most - self._use @ counts, strict=True):
+            room = np.where(use > 0.0, np.minimum(room, (left + SLACK) / np.maximum(use, SLACK)), room)
+        return np.floor(room).astype(np.int64)
+
+    def _gain(self, counts: Ints, k: Ints, step: Ints) -> Floats:
+        """What `step` replicas more (or less) of each of the options `k` add to the objective, each alone."""
         problem, owner = self._problem, self._problem.pipeline[k]
         work = work_of(problem, counts)[owner]
         gain = self._curves.at(owner, work + step * problem.speed[k]) - self._curves.at(owner, work)
-        new = counts[k] >= problem.now[k] if step > 0 else counts[k] > problem.now[k]
-        return gain - step * (problem.cost[k] + np.where(new, problem.start_cost[k], -problem.stop_cost[k]))
+        before = counts[k] - problem.now[k]
+        starts, stops = (before + step).clip(0) - before.clip(0), (-before - step).clip(0) - (-before).clip(0)
+        return gain - step * problem.cost[k] - starts * problem.start_cost[k] - stops * problem.stop_cost[k]

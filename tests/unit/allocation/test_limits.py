@@ -59,7 +59,7 @@ def best_by_force(problem, limits) -> float:
     return best
 
 
-@settings(max_examples=30, deadline=None)
+@settings(max_examples=15, deadline=None)
 @given(seed=st.integers(0, 10_000), part=st.floats(0.0, 1.2), classes=st.integers(1, 3), both=st.booleans())
 def test_no_limit_no_pool_and_no_cap_is_ever_exceeded(seed, part, classes, both):
     problem, money, watts = make(seed, classes=classes)
@@ -76,7 +76,7 @@ def test_no_limit_no_pool_and_no_cap_is_ever_exceeded(seed, part, classes, both)
     assert (found.solution.unseated == (problem.floor - held).clip(0)).all()
 
 
-@settings(max_examples=12, deadline=None)
+@settings(max_examples=8, deadline=None)
 @given(seed=st.integers(0, 10_000), part=st.floats(0.3, 1.0))
 def test_small_ones_are_near_the_best_and_the_bound_is_not_below_it(seed, part):
     problem, money, watts = make(seed, pipelines=3, cap=3, floors=False)
