@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Any
 import uvloop
 
 from headgate.app.house import House
+from headgate.app.learning import Learning
 from headgate.app.plan import build_plan, ensure_models
 from headgate.app.processes import load_applied, log_to_stderr
 from headgate.config import parse_settings
@@ -69,6 +70,7 @@ async def _node(settings: Settings) -> None:
         free_memory=lambda: load_hardware().memory_bytes_available,
     )
     upkeep = _Upkeep(house, settings)
+    learning = Learning(house.database, house.clock, load_hardware())
     node = NodeProcess(
         NodeParts(
             id=house.ids.new(),
@@ -81,10 +83,11 @@ async def _node(settings: Settings) -> None:
             ids=house.ids,
             load_plan=_Reload(house, engines),
             down=_stop_house,
-            chores=(upkeep.run, _rotate_logs(house, settings, fleet)),
+            chores=(upkeep.run, learning.run, _rotate_logs(house, settings, fleet)),
         )
     )
     upkeep.watch(lambda: node.reconciler.demands.names)
+    learning.watch(lambda: (node.reconciler.plan, node.reconciler.wakes))
     try:
         await node.run(report_ready)
     finally:

@@ -81,6 +81,7 @@ class Reconciler:
         self.decisions: deque[Decision] = deque(maxlen=_KEPT)
         self.moves: dict[str, int] = {"start": 0, "drain": 0, "stop": 0}
         self.crashes = 0
+        self.wakes: dict[str, float] = {}  # seconds from start to a real token that were seen, by configuration key
         self.allocation: Allocation | None = None
         self._fleet = fleet
         self._journal = journal
@@ -88,7 +89,6 @@ class Reconciler:
         self._ids = ids
         self._publish = publish
         self._histories: dict[str, History] = {}
-        self._wakes: dict[str, float] = {}
         self._draining: dict[str, _Drain] = {}
         self._last: tuple[object, ...] = ()
         self._number = journal.last_number()
@@ -211,7 +211,7 @@ class Reconciler:
         return State(
             at=now,
             capacity=self.plan.capacity,
-            pipelines=build_specs(self.plan, self._wakes),
+            pipelines=build_specs(self.plan, self.wakes),
             demands=self.demands.learn(names, now),
             running=tuple(one.running(self.demands.in_flight(one.id)) for one in self._fleet.members()),
             histories={name: self._histories[name] for name in names if name in self._histories},
@@ -350,8 +350,8 @@ class Reconciler:
     def _learn_wake(self, member: Member) -> None:
         if member.load_s is None or member.adopted:
             return
-        before = self._wakes.get(member.configuration, member.load_s)
-        self._wakes[member.configuration] = before + _WAKE_LEARNING * (member.load_s - before)
+        before = self.wakes.get(member.configuration, member.load_s)
+        self.wakes[member.configuration] = before + _WAKE_LEARNING * (member.load_s - before)
 
     def _count_failure(self, event: Gone) -> None:
         member = event.member
@@ -373,7 +373,7 @@ class Reconciler:
         blocked = {
             one.name: None if one.name in serving else self.faults.blocked(one.name) for one in self.plan.pipelines
         }
-        pipelines = build_pipelines(self.plan, self._wakes, blocked)
+        pipelines = build_pipelines(self.plan, self.wakes, blocked)
         replicas = build_replicas(members)
         if pipelines == self.table.pipelines and replicas == self.table.replicas:
             return

@@ -14,7 +14,7 @@ from headgate.allocation.profile import Profile
 from headgate.core.clock import Clock
 from headgate.engines.engine import ModelOptions
 from headgate.store.database import Database
-from headgate.store.schema import profiles
+from headgate.store.schema import profiles, versions
 from headgate.workers.hardware import HardwareFacts
 
 _LEARNING = 0.3  # weight of a wake time that the control loop has seen beside the one on record
@@ -92,7 +92,7 @@ def save_profile(db: Database, clock: Clock, subject: Subject, profile: Profile,
 def learn_wake(db: Database, clock: Clock, subject: Subject, load_s: float) -> None:
     """Move the wake time on record towards `load_s` seconds, which a node has seen; begin a record where there is none.
 
-    Raises StoreUnavailable.
+    Of a version that was removed meanwhile nothing is kept. Raises StoreUnavailable.
     """
     key = {
         "version": subject.version,
@@ -109,6 +109,8 @@ def learn_wake(db: Database, clock: Clock, subject: Subject, load_s: float) -> N
         if known is not None:
             values = {"profile": known | {"load_s": learned}, "learned_at": now}
             connection.execute(update(profiles).where(*same).values(**values))
+            return
+        if connection.execute(select(versions.c.digest).where(versions.c.digest == subject.version)).first() is None:
             return
         first = {"told": subject.told, "profile": asdict(Profile(load_s=learned)), "best": False}
         row = key | first | {"measured_at": None, "learned_at": now}
