@@ -13,20 +13,25 @@ import asyncio
 import shutil
 import tempfile
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
 
 from benchmarks.lanes.live_cases import CASES, Case, model_speed, unit_speed
-from benchmarks.lanes.live_house import POLICIES, Measured, list_room, measure, open_case
+from benchmarks.lanes.live_house import POLICIES, Measured, list_room, measure, open_case, sum_up_run
+from benchmarks.lanes.live_virtual import VirtualHouse
 from headgate.app.demonstration import Opened, try_pipelines
 from headgate.app.local_admin import LocalAdmin
 from headgate.core.clock import SystemClock
-from headgate.evaluation.static_split import Speed, Split, list_splits, rank_splits
+from headgate.evaluation.burst import Arrival
+from headgate.evaluation.samples import Sample
+from headgate.evaluation.static_split import Speed, Split, list_splits, rank_splits, replay
 
 SHORT = {"units": ("headgate", "static"), "two": ("headgate", "static", "unpinned"), "scarce": ("headgate", "static")}
 """What the short form measures: by case, the policies."""
 
 _SEED = 1
 _SPLITS_RUN = 3  # static splits that the full form tries for real, best by replay first
+_VIRTUAL_S = 30.0
 
 
 def figures(*, full: bool) -> dict[str, float]:
@@ -44,6 +49,7 @@ def figures(*, full: bool) -> dict[str, float]:
         )
         runs = _run_case(case, policies, speeds, clock, full=full)
         measured |= tell_case(case, runs)
+    measured |= _run_virtual(seeds=10 if full else 2)
     return measured | sum_up(measured)
 
 
@@ -85,6 +91,46 @@ async def _learn(opened: Opened, case: Case, speeds: dict[str, Speed], clock: Sy
             status = await admin.ask("GET", "/admin/status")
         memory_bytes[name] = next(one["memory_bytes"] for one in status["replicas"] if one["pipeline"] == name)
     return memory_bytes
+
+
+def _run_virtual(seeds: int) -> dict[str, float]:
+    """The timed units once more on virtual time, where nothing else uses the machine; requests of all seeds together.
+
+    `pooled` is what no policy reaches: one queue for all units, that are anybody's at once.
+    """
+    case, unit = CASES[0], unit_speed()
+    speeds = dict.fromkeys(case.models, unit)
+    splits = list_splits(*list_room(case, dict.fromkeys(case.models, 0)))
+    late: dict[str, int] = {"headgate": 0, "static": 0, "pooled": 0}
+    runs: dict[str, list[Measured]] = {"headgate": [], "static": []}
+    for seed in range(1, seeds + 1):
+        arrivals = case.plan(speeds, _VIRTUAL_S, seed)[1]
+        tried = [
+            _run_virtually(case, split, arrivals, speeds) for _, split in rank_splits(splits, arrivals, speeds)[:3]
+        ]
+        runs["static"].append(min(tried, key=lambda one: one.late + one.lost))
+        runs["headgate"].append(_run_virtually(case, None, arrivals, speeds))
+        late["pooled"] += replay([replace(one, pipeline="all") for one in arrivals], "all", case.places, unit).late
+    requests = sum(one.requests for one in runs["static"])
+    for policy, measured in runs.items():
+        late[policy] = sum(one.late + one.lost for one in measured)
+    print(f"\nthe timed units on virtual time, {seeds} seeds: of {requests} requests late or lost")
+    print("   ".join(f"{policy} {count}" for policy, count in late.items()), flush=True)
+    told = {f"live_virtual_{policy}_late_part": round(count / requests, 4) for policy, count in late.items()}
+    goodput = [sum(one.on_time_per_s for one in runs[policy]) for policy in ("headgate", "static")]
+    return told | {
+        "live_virtual_vs_static_goodput": round(goodput[0] / goodput[1], 4),
+        "live_virtual_over_budget": sum(one.over for one in runs["headgate"]),
+    }
+
+
+def _run_virtually(
+    case: Case, split: Split | None, arrivals: Sequence[Arrival], speeds: Mapping[str, Speed]
+) -> Measured:
+    house = VirtualHouse(case, split=split)
+    samples: list[Sample] = asyncio.run(house.run(arrivals, speeds))
+    moves = sum(house.reconciler.moves[kind] for kind in ("start", "stop"))
+    return sum_up_run(samples, _VIRTUAL_S, moves=moves, looks=house.looks, over=house.over)
 
 
 def _print_row(policy: str, split: Split | None, one: Measured) -> None:

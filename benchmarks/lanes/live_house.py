@@ -161,10 +161,11 @@ async def measure(
         if scaling is not None:
             scaling.cancel()
             await asyncio.gather(scaling, return_exceptions=True)
-    return _sum_up(progress.samples, phases[-1].until_s, progress.moved(), watch)
+    return sum_up_run(progress.samples, phases[-1].until_s, moves=progress.moved(), looks=watch.looks, over=watch.over)
 
 
-def _sum_up(samples: Sequence[Sample], seconds: float, moves: int, watch: BudgetWatch) -> Measured:
+def sum_up_run(samples: Sequence[Sample], seconds: float, *, moves: int, looks: int, over: int) -> Measured:
+    """The figures of one run of a load that came for `seconds`."""
     lost = [one for one in samples if one.failure is not None]
     late = sum(1 for one in samples if one.is_late(LATE_AFTER_S))
     times = sorted(PATIENCE_S if one.failure else one.latency_s for one in samples)
@@ -176,8 +177,8 @@ def _sum_up(samples: Sequence[Sample], seconds: float, moves: int, watch: Budget
         p95_ms=(percentile(times, 0.95) or 0.0) * 1e3,
         on_time_per_s=(len(samples) - len(lost) - late) / seconds,
         moves=moves,
-        looks=watch.looks,
-        over=watch.over,
+        looks=looks,
+        over=over,
     )
 
 

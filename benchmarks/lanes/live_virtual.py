@@ -1,0 +1,160 @@
+"""The product's own reconcile loop and dispatcher on virtual time: timed units without processes, and without the noise
+of a machine that does other things too. What is left out: HTTP, tokens on the wire, and the time that a decision takes.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Mapping, Sequence
+
+from benchmarks.lanes.live_cases import CORES, LATE_AFTER_S, PATIENCE_S, Case
+from headgate.allocation.capacity import Capacity, Node, Pool
+from headgate.control.fleets.fake import FakeFleet
+from headgate.control.journal import MemoryJournal
+from headgate.control.node_plan import NodePlan, PlannedModel, PlannedPipeline
+from headgate.control.reconcile import Reconciler
+from headgate.core.chance import SeededChance
+from headgate.core.clock import ManualClock, SystemClock
+from headgate.core.errors import HeadgateError
+from headgate.core.ids import Ids
+from headgate.core.model import Version
+from headgate.core.table import RoutingTable
+from headgate.engines.engine import ModelOptions
+from headgate.engines.fake import Fake
+from headgate.engines.http import HttpClient
+from headgate.evaluation.burst import Arrival
+from headgate.evaluation.samples import Sample
+from headgate.evaluation.static_split import Speed, Split
+from headgate.serving.dispatch import Dispatcher
+
+STEP_S = 0.01
+_REPORT_STEPS, _SWEEP_STEPS = 25, 5  # as a gateway does: a report each 250 ms, a look at deadlines each 50 ms
+_MEMORY_BYTES = 64 * 2**30
+_FIRST_PART = 0.25  # of a unit's service is over when its first token comes
+
+
+class VirtualHouse:
+    """A node and a gateway with nothing between them. Moves unless it is given a `split` to hold."""
+
+    def __init__(self, case: Case, *, split: Split | None = None, load_s: float = 0.2) -> None:
+        self.clock = ManualClock()
+        self.fleet = FakeFleet(self.clock, load_s=load_s)
+        self.samples: list[Sample] = []
+        self.looks = self.over = 0
+        chance = SeededChance(1)
+        self._capacity, plan = _plan(case, split)
+        self._share = {name: model["cores"] for name, model in case.models.items()}
+        self.dispatcher = Dispatcher(self.clock, wake=self._report_soon)
+        self.reconciler = Reconciler(
+            node="virtual",
+            plan=plan,
+            fleet=self.fleet,
+            journal=MemoryJournal(),
+            clock=self.clock,
+            chance=chance,
+            ids=Ids(self.clock, chance),
+            publish=self._publish,
+        )
+
+    async def run(self, arrivals: Sequence[Arrival], speeds: Mapping[str, Speed]) -> list[Sample]:
+        """What became of each arrival; replicas that are always there are there from the beginning."""
+        self.reconciler.join("virtual")
+        looping = asyncio.ensure_future(self.reconciler.run())
+        asked: set[asyncio.Task[None]] = set()
+        coming = list(arrivals)[::-1]
+        try:
+            await self._pass_time(2 * round(self.fleet.load_s / STEP_S))
+            began = self.clock.monotonic()
+            while coming or not all(task.done() for task in asked):
+                while coming and began + coming[-1].at_s <= self.clock.monotonic():
+                    arrival = coming.pop()
+                    asked.add(asyncio.ensure_future(self._ask(arrival, began, speeds[arrival.pipeline])))
+                await self._pass_time(1)
+        finally:
+            looping.cancel()
+            await asyncio.gather(looping, return_exceptions=True)
+            await self.fleet.close(stop_replicas=True)
+        return self.samples
+
+    async def _pass_time(self, steps: int) -> None:
+        for _ in range(steps):
+            await self.clock.advance(STEP_S)
+            number = round(self.clock.monotonic() / STEP_S)
+            if number % _SWEEP_STEPS == 0:
+                self.dispatcher.sweep()
+            if number % _REPORT_STEPS == 0:
+                self._report()
+            held = sum(self._share[one.pipeline] for one in self.fleet.members())
+            self.looks += 1
+            self.over += held > self._capacity.pools[0].share + 1e-6
+
+    async def _ask(self, arrival: Arrival, began: float, speed: Speed) -> None:
+        lane = self.dispatcher.lane(arrival.pipeline)
+        lane.arrivals += 1
+        start_s = self.clock.monotonic() - began
+        first_s, failure = None, None
+        try:
+            lease = await self.dispatcher.lease(lane, self.clock.monotonic() + PATIENCE_S)
+            service_s = speed.slots / speed.requests_per_s
+            await self.clock.sleep(_FIRST_PART * service_s)
+            first_s = self.clock.monotonic() - began
+            lane.late += first_s - start_s > LATE_AFTER_S
+            await self.clock.sleep((1.0 - _FIRST_PART) * service_s)
+            lease.release(completed=True)
+        except HeadgateError as error:
+            failure = error.code
+        lane.settled += 1
+        end_s = self.clock.monotonic() - began
+        self.samples.append(
+            Sample(
+                number=arrival.number,
+                pipeline=arrival.pipeline,
+                start_s=start_s,
+                first_s=first_s,
+                end_s=end_s,
+                failure=failure,
+            )
+        )
+
+    def _publish(self, table: RoutingTable) -> None:
+        asyncio.get_running_loop().call_soon(self.dispatcher.apply, table)
+
+    def _report_soon(self) -> None:
+        asyncio.get_running_loop().call_soon(self._report)
+
+    def _report(self) -> None:
+        self.reconciler.take_load(self.dispatcher.report("virtual", 1))
+
+
+def _plan(case: Case, split: Split | None) -> tuple[Capacity, NodePlan]:
+    node = Node(name="local", devices=tuple(range(CORES)), share=float(CORES), memory_bytes=_MEMORY_BYTES)
+    capacity = Capacity(pools=(Pool(name="cpu", kind="cpu", nodes=(node,)),))
+    engine = Fake(HttpClient(SystemClock()))
+    models: dict[str, PlannedModel] = {}
+    for name, model in case.models.items():
+        version = Version(
+            digest=f"sha256:{name}",
+            format="fake",
+            task="generate",
+            architecture="fake",
+            parameters=None,
+            context=4096,
+            bytes=0,
+            path="",
+        )
+        options = ModelOptions(context=4096, slots=model["slots"])
+        models[name] = PlannedModel(name=name, version=version, options=options, engine=engine, share=model["cores"])
+    pipelines = tuple(
+        PlannedPipeline(
+            name=name,
+            model=name,
+            floor=split[name] if split else 0,
+            cap=split[name] if split else case.places,
+            queue=4096,
+            idle_s=4.0,
+            timeout_s=PATIENCE_S,
+            first_token_s=LATE_AFTER_S,
+        )
+        for name in case.models
+    )
+    return capacity, NodePlan(capacity=capacity, models=models, pipelines=pipelines)
