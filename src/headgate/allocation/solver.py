@@ -7,18 +7,35 @@ certificate: an upper bound that the prices prove. Knows nothing of nodes, devic
 
 from __future__ import annotations
 
+from collections.abc import Callable
+from dataclasses import dataclass
+
 import numpy as np
 
 from headgate.allocation.arrays import Floats, Ints
 from headgate.allocation.bound import find_bound
 from headgate.allocation.exchange import Effort, choose_mixes
 from headgate.allocation.floors import seat_floors
-from headgate.allocation.mixes import SLACK, Menu
+from headgate.allocation.mixes import SLACK, Menu, Mixes
 from headgate.allocation.problem import Curves, Problem, Solution, work_of, worth_of
 
-__all__ = ["Effort", "Problem", "Solution", "solve", "worth_of"]
+__all__ = ["Answer", "Effort", "Problem", "Solution", "solve", "solve_classes", "worth_of"]
 
 _LEAPS = np.array([1, 2, 4])
+
+
+@dataclass(frozen=True, slots=True)
+class Answer:
+    """The mix [I] of each pipeline of a class, out of `mixes`, the `prices` [P] it was found with, and its bound."""
+
+    mixes: Mixes
+    prices: Floats
+    mix: Ints
+    bound: float
+
+
+Method = Callable[[Menu, Floats, Floats | None], Answer]
+"""Answers for a menu, the room [P] there is, and the prices [P] of a like problem."""
 
 
 def solve(problem: Problem, *, prices: Floats | None = None, effort: Effort | None = None) -> Solution:
@@ -27,6 +44,17 @@ def solve(problem: Problem, *, prices: Floats | None = None, effort: Effort | No
     `prices` [R, P] of an earlier solution of a like problem make it faster. The same problem gives the
     same answer; the order of pipelines and options does not change its value.
     """
+
+    def method(menu: Menu, room: Floats, warm: Floats | None) -> Answer:
+        mixes, proof = find_bound(menu, room, warm)
+        chosen = choose_mixes(mixes, proof, room, menu.seats, effort or Effort())
+        return Answer(mixes, proof.prices, chosen.mix, chosen.bound)
+
+    return solve_classes(problem, prices, method)
+
+
+def solve_classes(problem: Problem, prices: Floats | None, method: Method) -> Solution:
+    """Floors first, then class by class what `method` answers, then what is left idle."""
     curves = Curves(problem.loads, problem.values)
     if not problem.options:
         return _nothing(problem, curves)
@@ -36,27 +64,28 @@ def solve(problem: Problem, *, prices: Floats | None = None, effort: Effort | No
     ranks = np.unique(problem.rank)
     found = np.zeros((len(ranks), problem.pools))
     counts, gains, bound = seats.copy(), np.zeros(problem.pipelines), 0.0
-    taken = problem.units * seats
     for number, rank in enumerate(ranks):
         members = order[problem.rank[order] == rank]
-        mine = problem.rank[problem.pipeline] == rank
-        room = problem.capacity - np.bincount(problem.pool, np.where(mine, 0.0, taken), problem.pools)
+        others = problem.units * np.where(problem.rank[problem.pipeline] == rank, 0, counts)
+        room = problem.capacity - np.bincount(problem.pool, others, problem.pools)
         menu = Menu(problem, curves, members, slots, seats, np.maximum(room, 0.0))
-        warm = prices[number] if prices is not None and prices.shape == found.shape else None
-        mixes, proof = find_bound(menu, room, warm)
-        chosen = choose_mixes(mixes, proof, room, menu.seats, effort or Effort())
-        held = mixes.counts.take(chosen.mix, axis=1)
-        counts[menu.option[menu.option >= 0]] = held[menu.option >= 0]
-        taken = problem.units * counts
-        found[number] = proof.prices
-        bound += chosen.bound
+        answer = method(menu, room, prices[number] if prices is not None and prices.shape == found.shape else None)
+        held = answer.mixes.counts.take(answer.mix, axis=1)
+        there = menu.option >= 0
+        counts[menu.option[there]] = held[there]
+        found[number] = answer.prices
+        bound += answer.bound
         gains[members] = _gains(menu, held)
     counts = _spend_idle(problem, curves, counts)
     value = worth_of(problem, counts, curves)
-    unseated = np.minimum(problem.floor, problem.cap) - seated
     return Solution(
-        counts=counts, prices=found, value=value, bound=max(bound, value), gains=gains, unseated=unseated
-    )  # fmt: skip
+        counts=counts,
+        prices=found,
+        value=value,
+        bound=max(bound, value),
+        gains=gains,
+        unseated=np.minimum(problem.floor, problem.cap) - seated,
+    )
 
 
 def _nothing(problem: Problem, curves: Curves) -> Solution:
