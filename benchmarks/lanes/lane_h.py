@@ -26,7 +26,7 @@ from headgate.allocation.settings import DEFAULTS
 
 SMALL, LARGE = 1.24, 8.03
 BUSIEST = 20.0  # requests per second, on the mean of days 1 to 5: more than that is nobody's own hardware
-ACTIVE = 0.5  # of the windows of days 1 to 5 in which something must have come
+ACTIVE = 0.25  # of the windows of days 1 to 5 in which something must have come
 PROMPT_PART = 0.5  # of the time to the first token that a prompt may take alone; what is left is slack to wait
 FEW = 8  # a kind is offered where so many of it carry the pipeline's peak; the largest always
 POINTS = 97

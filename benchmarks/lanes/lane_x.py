@@ -7,7 +7,7 @@ The loads are made up here and drawn anew by seed; nothing is tuned on them. Eve
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import lru_cache
 from typing import Any
@@ -17,8 +17,9 @@ import numpy as np
 from benchmarks.lanes import baselines
 from benchmarks.lanes.lane_f import score
 from headgate.allocation.arrays import Floats
+from headgate.allocation.forecast import PROBABILITIES, Window
 from headgate.allocation.punctuality import Service
-from headgate.allocation.settings import DEFAULTS, TargetSettings
+from headgate.allocation.settings import DEFAULTS
 from headgate.allocation.simulator.pilot import Charge, Pilot
 from headgate.allocation.simulator.run import Change, Policy, Rules, run
 from headgate.allocation.simulator.world import Discipline, Requests, World
@@ -40,8 +41,8 @@ LEAST_LATE = 1e-3  # what counts as equally good beside equal share
 class Case:
     """One load and what goes wrong. `rates` [second, pipeline] are requests per second.
 
-    The pilot takes a request for `told` times as long as it is. Recovery is counted from `event_s`. `capacity` and
-    `jobs` are what the policies of others ask a lane for.
+    The pilot takes a request for `told` times as long as it is, and forecasts nothing if it is `blind`. Recovery is
+    counted from `event_s`. `capacity` and `jobs` are what the policies of others ask a lane for.
     """
 
     title: str
@@ -50,7 +51,7 @@ class Case:
     start_s: float = 35.0
     changes: tuple[Change, ...] = ()
     told: float = 1.0
-    settings: TargetSettings = DEFAULTS
+    blind: bool = False
     capacity: int = BUDGET
     jobs: int = PIPELINES
 
@@ -87,12 +88,6 @@ def _burst(chance: np.random.Generator) -> Floats:
     return rates
 
 
-def _last_value_only() -> TargetSettings:
-    """No rhythm, no averages but the shortest."""
-    shortest = min(DEFAULTS.forecast.lengths_s)
-    return replace(DEFAULTS, forecast=replace(DEFAULTS.forecast, lengths_s=(shortest,), alike=2.0))
-
-
 @lru_cache(maxsize=4)
 def make_cases(seed: int) -> dict[str, Case]:
     """Every case, by its name in the figures."""
@@ -114,7 +109,7 @@ def make_cases(seed: int) -> dict[str, Case]:
         "opposed": Case(title="anti-phased", rates=opposed),
         "told_less": Case(title="anti-phased, told -30 %", rates=opposed, told=0.7),
         "told_more": Case(title="anti-phased, told +30 %", rates=opposed, told=1.3),
-        "no_forecast": Case(title="anti-phased, last value", rates=opposed, settings=_last_value_only()),
+        "no_forecast": Case(title="anti-phased, no forecast", rates=opposed, blind=True),
         "start_3": Case(title="anti-phased, start 3 s", rates=opposed, start_s=3.0),
         "start_120": Case(title="anti-phased, start 120 s", rates=opposed, start_s=120.0),
         "noise": Case(title="equal load, noisy", rates=_with_whims(chance(4), even, 0.3)),
@@ -140,15 +135,30 @@ def service(told: float) -> Service:
     return Service(mean_s=WORK_S * told, variation=VARIATION, slack=tuple((0.05, float(one)) for one in slack))
 
 
-class Headgate:
-    """The product's pilot, told what the case says."""
+class LastValue:
+    """In place of forecasts: what came since the last decision goes on, for certain."""
+
+    def __init__(self) -> None:
+        self._rates: dict[str, float] = {}
+
+    def learn(self, arrivals: Mapping[str, float], elapsed_s: float) -> None:
+        """What came to each pipeline in the last `elapsed_s` seconds."""
+        self._rates = {name: count / elapsed_s if elapsed_s > 0.0 else 0.0 for name, count in arrivals.items()}
+
+    def forecast(self, name: str, windows: Sequence[Window]) -> tuple[tuple[float, ...], ...]:
+        """The same rate at all of PROBABILITIES in each window."""
+        return ((self._rates[name],) * len(PROBABILITIES),) * len(windows)
+
+
+class Headgate(Pilot):
+    """The product's pilot, told what the case says; its future is not looked at."""
 
     def __init__(self, case: Case) -> None:
-        """`case` says how long requests seem to be and how forecasts are made; its future is not looked at."""
-        self.decide_s = case.settings.decide_s
-        rules = Rules(budget=case.capacity, start_s=case.start_s, decide_s=self.decide_s)
-        self.pilot = Pilot([Charge(service=service(case.told))] * case.jobs, rules, case.settings)
-        self.decide = self.pilot.decide
+        """`case` says how long requests seem to be and whether there are forecasts."""
+        rules = Rules(budget=case.capacity, start_s=case.start_s, decide_s=DEFAULTS.decide_s)
+        super().__init__([Charge(service=service(case.told))] * case.jobs, rules)
+        if case.blind:
+            self._forecasts = LastValue()
 
 
 POLICIES: dict[str, Callable[[Any], Policy]] = {

@@ -111,4 +111,4 @@ def test_the_pilot_stays_within_its_room_whatever_happens(name):
     short = replace(case, rates=case.rates[minutes])
     found = lane_x.measure(lane_x.Headgate, short, seed=1)
     assert found["over_kept_s"] == 0.0 and found["over_s"] <= 5.0
-    assert found["late"] < 0.2
+    assert found["late"] < 0.3
