@@ -10,7 +10,7 @@ import typer
 from rich.markup import escape
 from typer.core import TyperGroup
 
-from headgate.cli import config, demo, doctor, exits, house, keys, models, talk, view
+from headgate.cli import config, demo, doctor, exits, explain, house, keys, models, simulate, talk, trace, tune, view
 from headgate.cli.output import err, print_json
 from headgate.core.errors import HeadgateError
 
@@ -73,9 +73,13 @@ program.command("demo", rich_help_panel=_RUN)(demo.demo)
 program.command("status", rich_help_panel=_LOOK)(view.status)
 program.command("top", rich_help_panel=_LOOK)(view.top)
 program.command("decisions", rich_help_panel=_LOOK)(view.decisions)
+program.command("explain", rich_help_panel=_LOOK)(explain.explain)
 program.command("chat", rich_help_panel=_LOOK)(talk.chat)
+program.command("simulate", rich_help_panel=_LOOK)(simulate.simulate)
 program.add_typer(models.program, name="model", rich_help_panel=_KEEP)
+program.command("tune", rich_help_panel=_KEEP)(tune.tune)
 program.add_typer(keys.program, name="key", rich_help_panel=_KEEP)
+program.add_typer(trace.program, name="trace", rich_help_panel=_KEEP)
 program.add_typer(config.program, name="config", rich_help_panel=_KEEP)
 program.command("doctor", rich_help_panel=_HELP)(doctor.doctor)
 program.command("systemd", rich_help_panel=_HELP)(house.systemd)

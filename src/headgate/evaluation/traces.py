@@ -14,7 +14,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from io import TextIOWrapper
 from pathlib import Path
-from typing import IO, Literal, NoReturn, cast
+from typing import IO, Any, Literal, NoReturn, cast
 
 import numpy as np
 import numpy.typing as npt
@@ -57,6 +57,19 @@ class Stream:
             output_tokens=self.output_tokens[chosen],
             seconds=self.seconds[chosen],
         )
+
+    def facts(self, span_s: float) -> dict[str, Any]:
+        """Name, count, requests a second (mean, and in the fullest minute), means of what is known; else None."""
+        minutes = np.bincount((self.at // 60.0).astype(np.int64))
+        return {
+            "pipeline": self.pipeline,
+            "requests": len(self.at),
+            "rate_per_s": len(self.at) / span_s,
+            "peak_per_s": float(minutes.max()) / min(60.0, span_s),
+            "prompt_tokens": _mean(self.prompt_tokens),
+            "output_tokens": _mean(self.output_tokens),
+            "seconds": _mean(self.seconds),
+        }
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -225,9 +238,11 @@ class Gathered:
         self._columns: dict[str, tuple[array[float], ...]] = {}
         self._seen: set[str] = set()
         self._count = 0
+        self._begin, self._end = np.inf, -np.inf  # of all pipelines, wanted or not: a trace keeps its clock
 
     def add(self, pipeline: str, at: float, prompt: float, output: float, seconds: float) -> None:
         """One request; `at` in seconds of any clock."""
+        self._begin, self._end = min(self._begin, at), max(self._end, at)
         columns = self._columns.get(pipeline) or self._open(pipeline)
         if columns is not None:
             for column, value in zip(columns, (at, prompt, output, seconds), strict=True):
@@ -235,7 +250,9 @@ class Gathered:
             self._add_count(1)
 
     def add_all(self, pipeline: str, at: Floats) -> None:
-        """Requests of which nothing is known but when they come. A pipeline gets all of its requests by one way."""
+        """Requests, in order, of which only the moments are known. A pipeline gets all of its requests by one way."""
+        if len(at):
+            self._begin, self._end = min(self._begin, float(at[0])), max(self._end, float(at[-1]))
         columns = self._columns.get(pipeline) or self._open(pipeline)
         if columns is not None:
             columns[0].frombytes(at.tobytes())
@@ -251,7 +268,7 @@ class Gathered:
             for name, columns in self._columns.items()
             if len(columns[0])
         }
-        start = min(float(at.min()) for at, *_ in taken.values()) if begin is None else begin
+        start = self._begin if begin is None else begin
         streams: list[Stream] = []
         for name in sorted(taken):
             at, *told = taken[name]
@@ -266,8 +283,7 @@ class Gathered:
                     seconds=seconds[order],
                 )
             )
-        last = max(float(one.at[-1]) for one in streams)
-        span_s = step_s * (np.floor(last / step_s) + 1.0)
+        span_s = step_s * (np.floor((self._end - start) / step_s) + 1.0)
         return Trace(
             name=self._rows.name, format=form, streams=tuple(streams), span_s=float(span_s), notes=tuple(notes)
         )
@@ -316,6 +332,11 @@ def _recognise(rows: Rows, first: str) -> Format:
         f"the first line is {shown}, which is no header that is known",
         "Name the columns in it, such as timestamp,pipeline,seconds; or say --format.",
     )
+
+
+def _mean(values: Floats) -> float | None:
+    known = values[~np.isnan(values)]
+    return float(known.mean()) if len(known) else None
 
 
 def _is_number(text: str) -> bool:

@@ -18,6 +18,8 @@ from headgate.core import errors
 
 COMMANDS = (
     ["up", "down", "reload", "status", "top", "decisions", "chat", "demo", "doctor", "systemd", "version"],
+    ["explain", "simulate", "tune"],
+    [f"trace {name}" for name in ["record", "show"]],
     [f"model {name}" for name in ["add", "list", "show", "verify", "remove"]],
     [f"key {name}" for name in ["create", "list", "revoke"]],
     [f"config {name}" for name in ["check", "schema"]],
@@ -62,7 +64,7 @@ def test_every_command_is_known_and_has_help() -> None:
 
 def test_every_command_takes_json() -> None:
     tree: Any = get_command(program)
-    commands = [tree.commands[one] for one in COMMANDS[0]]
+    commands = [tree.commands[one] for one in ALL if " " not in one]
     commands += [tree.commands[group.split()[0]].commands[group.split()[1]] for group in ALL if " " in group]
     for command in commands:
         assert any("--json" in option.opts for option in command.params), command.name

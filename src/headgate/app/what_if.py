@@ -1,0 +1,67 @@
+"""What headgate.yaml says of a trace's pipelines and of the capacity, as the simulator is asked about them."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from headgate.allocation.pipeline import RANKS
+from headgate.app.opening import Where
+from headgate.core.errors import BadRequest
+from headgate.evaluation.traces import Trace
+from headgate.evaluation.what_if import Terms
+
+if TYPE_CHECKING:
+    from headgate.config import Settings
+    from headgate.control.settings import PoolSettings
+
+
+def load_terms(where: Where, trace: Trace) -> tuple[dict[str, Terms], dict[str, float], Path] | None:
+    """Terms by pipeline of the trace, devices by pool, and the file that says so.
+
+    None when no file was named and the one here does not know every pipeline of the trace. Raises ConfigError, and
+    BadRequest when a named file lacks one.
+    """
+    path = where.file()
+    if path is None:
+        return None
+    settings, _ = where.settings()
+    names = [one.pipeline for one in trace.streams]
+    if missing := [name for name in names if name not in settings.pipelines]:
+        if where.config is None:
+            return None
+        raise BadRequest(
+            f"{path} has no pipeline {', '.join(missing[:5])}, which {trace.name} names. Add it there, leave --config "
+            "out, or choose pipelines with --pipeline.",
+            param="config",
+        )
+    terms = {name: _terms(settings, name) for name in names}
+    pools = sorted({one.pool for one in terms.values()})
+    return terms, {name: _devices(settings.pools[name]) for name in pools}, path
+
+
+def _terms(settings: Settings, name: str) -> Terms:
+    pipeline = settings.pipelines[name]
+    model = settings.models[pipeline.model]
+    return Terms(
+        pool=model.pool,
+        share=model.cores,
+        weight=pipeline.weight,
+        floor=pipeline.floor,
+        cap=pipeline.cap,
+        rank=RANKS[pipeline.priority],
+        slots=model.slots,
+        queue=pipeline.queue,
+        first_token_s=pipeline.slo.first_token_ms / 1e3,
+    )
+
+
+def _devices(pool: PoolSettings) -> float:
+    from headgate.workers.hardware import load_hardware
+
+    if isinstance(pool.cores, int):
+        return float(pool.cores)
+    if isinstance(pool.cores, tuple):
+        return float(len(pool.cores))
+    hardware = load_hardware()
+    return hardware.cores if pool.kind == "cpu" else float(len(hardware.gpus))
