@@ -119,7 +119,9 @@ def _verdict(tuned: Tuned) -> str:
     if not tuned.knobs:
         return f"{tuned.engine} has no settings whose best value depends on the machine. The profile is kept."
     if outcome.chosen == outcome.present:
-        again = " What looked better at first was not when it was measured again." if confirmation else ""
+        again = (
+            " What looked better at first was not, or not surely, when it was measured again." if confirmation else ""
+        )
         return f"Nothing beats the present settings by more than noise: they stay.{again}{untried} The profile is kept."
     assert confirmation is not None
     if confirmation.rescues:

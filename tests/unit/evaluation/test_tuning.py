@@ -91,7 +91,7 @@ def test_a_knob_is_turned_on_while_that_helps() -> None:
     assert [(one.value, one.verdict) for one in outcome.tried] == [(128, "better"), (256, "no better")]
     assert outcome.confirmation is not None and outcome.confirmation.better
     assert outcome.confirmation.gain == pytest.approx(0.010 / 0.009, rel=0.03)
-    assert bench.rests == 4, "it is confirmed with new processes"
+    assert bench.rests == 6, "it is confirmed with new processes"
 
 
 def test_the_other_way_is_looked_at_when_one_does_not_help() -> None:
