@@ -39,8 +39,8 @@ if TYPE_CHECKING:
 
 LEAST_S = 10.0
 # How the time is spent: the present profile, the search, its confirmation; the rest is for the new profile.
-_PROFILED, _LOOKED, _CONFIRMED, _DONE = 0.15, 0.62, 0.86, 0.95
-_LOOKED_BESIDE = 0.45  # where other quantisations are there to be looked at
+_PROFILED, _LOOKED, _CONFIRMED, _DONE = 0.12, 0.55, 0.8, 0.88
+_LOOKED_BESIDE = 0.4  # where other quantisations are there to be looked at
 
 Tell = Callable[[str], None]
 
@@ -70,7 +70,7 @@ class Tuned:
 
 
 def tune(house: House, name: str, *, seconds: float, shape: Shape, force: bool, tell: Tell = lambda _: None) -> Tuned:
-    """Measure the model for about `seconds` and keep its profile. Blocks.
+    """Measure the model for at most about `seconds` and keep its profile. Blocks.
 
     Raises BadRequest when that is too short, AlreadyRunning when Headgate serves here and `force` is not set,
     ModelNotFound, ModelRefused (DoesNotFit), ConfigError.
@@ -82,6 +82,7 @@ def tune(house: House, name: str, *, seconds: float, shape: Shape, force: bool, 
             "Headgate serves on this state folder: its replicas would disturb the measurement, and the measurement "
             "them. `headgate down` first, or measure all the same with --force."
         )
+    began = house.clock.monotonic()
     settings = house.settings
     registry = house.registry()
     model = settings.models.get(name) or ModelSettings()
@@ -96,7 +97,7 @@ def tune(house: House, name: str, *, seconds: float, shape: Shape, force: bool, 
         asyncio.get_running_loop().add_signal_handler(signal.SIGTERM, task.cancel)
         try:
             planned = plan_model(name, model, version, build_engines(settings.engines, client), settings)
-            return await _Tuning(house, planned, model, seconds, shape, tell).run(others)
+            return await _Tuning(house, planned, model, (began, seconds), shape, tell).run(others)
         finally:
             await client.close()
 
@@ -111,11 +112,18 @@ class _Tuning:
     """One model being tuned."""
 
     def __init__(
-        self, house: House, planned: PlannedModel, model: ModelSettings, seconds: float, shape: Shape, tell: Tell
+        self,
+        house: House,
+        planned: PlannedModel,
+        model: ModelSettings,
+        time: tuple[float, float],
+        shape: Shape,
+        tell: Tell,
     ) -> None:
+        """`time` is when it began (monotonic), and for how many seconds it may go on."""
         self._house, self._planned, self._model, self._tell = house, planned, model, tell
-        self._clock, self._seconds = house.clock, seconds
-        self._began = house.clock.monotonic()
+        self._clock = house.clock
+        self._began, self._seconds = time
         self._hardware = load_hardware()
         kinds = planned.engine.supports(planned.version)
         self._writer = RequestWriter("chat" if "chat" in kinds else "embedding", shape, SeededChance(0))
