@@ -1,5 +1,6 @@
-"""The product's own reconcile loop and dispatcher on virtual time: timed units without processes, and without the noise
-of a machine that does other things too. What is left out: HTTP, tokens on the wire, and the time that a decision takes.
+"""The product's own reconcile loop and dispatcher on virtual time: the live lane's cases without processes, and without
+the noise of a machine that does other things too. Every request takes as long as when all slots are busy. What is left
+out: HTTP, tokens on the wire, and the time that a decision takes.
 """
 
 from __future__ import annotations
@@ -19,6 +20,7 @@ from headgate.core.errors import HeadgateError
 from headgate.core.ids import Ids
 from headgate.core.model import Version
 from headgate.core.table import RoutingTable
+from headgate.core.units import parse_bytes
 from headgate.engines.engine import ModelOptions
 from headgate.engines.fake import Fake
 from headgate.engines.http import HttpClient
@@ -29,8 +31,9 @@ from headgate.serving.dispatch import Dispatcher
 
 STEP_S = 0.01
 _REPORT_STEPS, _SWEEP_STEPS = 25, 5  # as a gateway does: a report each 250 ms, a look at deadlines each 50 ms
-_MEMORY_BYTES = 64 * 2**30
-_FIRST_PART = 0.25  # of a unit's service is over when its first token comes
+_MEMORY_BYTES = 2**40  # where the case has no limit
+REPLICA_BYTES = 44 * 2**20
+_FIRST_PART = 0.25  # of a request's service is over when its first token comes
 
 
 class VirtualHouse:
@@ -42,8 +45,8 @@ class VirtualHouse:
         self.samples: list[Sample] = []
         self.looks = self.over = 0
         chance = SeededChance(1)
-        self._capacity, plan = _plan(case, split)
-        self._share = {name: model["cores"] for name, model in case.models.items()}
+        plan = _plan(case, split)
+        self._node = plan.capacity.pools[0].nodes[0]
         self.dispatcher = Dispatcher(self.clock, wake=self._report_soon)
         self.reconciler = Reconciler(
             node="virtual",
@@ -84,9 +87,10 @@ class VirtualHouse:
                 self.dispatcher.sweep()
             if number % _REPORT_STEPS == 0:
                 self._report()
-            held = sum(self._share[one.pipeline] for one in self.fleet.members())
+            held = sum(one.share for one in self.fleet.members())
+            memory_bytes = sum(one.memory_bytes for one in self.fleet.members())
             self.looks += 1
-            self.over += held > self._capacity.pools[0].share + 1e-6
+            self.over += held > self._node.share + 1e-6 or memory_bytes > self._node.memory_bytes
 
     async def _ask(self, arrival: Arrival, began: float, speed: Speed) -> None:
         lane = self.dispatcher.lane(arrival.pipeline)
@@ -126,8 +130,9 @@ class VirtualHouse:
         self.reconciler.take_load(self.dispatcher.report("virtual", 1))
 
 
-def _plan(case: Case, split: Split | None) -> tuple[Capacity, NodePlan]:
-    node = Node(name="local", devices=tuple(range(CORES)), share=float(CORES), memory_bytes=_MEMORY_BYTES)
+def _plan(case: Case, split: Split | None) -> NodePlan:
+    memory_bytes = parse_bytes(case.memory) if case.memory else _MEMORY_BYTES
+    node = Node(name="local", devices=tuple(range(CORES)), share=float(CORES), memory_bytes=memory_bytes)
     capacity = Capacity(pools=(Pool(name="cpu", kind="cpu", nodes=(node,)),))
     engine = Fake(HttpClient(SystemClock()))
     models: dict[str, PlannedModel] = {}
@@ -142,7 +147,7 @@ def _plan(case: Case, split: Split | None) -> tuple[Capacity, NodePlan]:
             bytes=0,
             path="",
         )
-        options = ModelOptions(context=4096, slots=model["slots"])
+        options = ModelOptions(context=4096, slots=model["slots"], settings={"memory_bytes": REPLICA_BYTES})
         models[name] = PlannedModel(name=name, version=version, options=options, engine=engine, share=model["cores"])
     pipelines = tuple(
         PlannedPipeline(
@@ -157,4 +162,4 @@ def _plan(case: Case, split: Split | None) -> tuple[Capacity, NodePlan]:
         )
         for name in case.models
     )
-    return capacity, NodePlan(capacity=capacity, models=models, pipelines=pipelines)
+    return NodePlan(capacity=capacity, models=models, pipelines=pipelines)

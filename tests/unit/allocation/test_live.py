@@ -9,7 +9,7 @@ from typing import Any
 
 import pytest
 from benchmarks.lanes import live
-from benchmarks.lanes.live_cases import CASES, CORES, Case, fixed, model_speed, unit_speed
+from benchmarks.lanes.live_cases import CASES, CORES, Case, fixed, nominal_speeds
 from benchmarks.lanes.live_house import BudgetWatch, Measured, list_room
 
 from headgate.config import parse_settings
@@ -20,7 +20,8 @@ BY_NAME = {case.name: case for case in CASES}
 
 
 def speeds(case: Case) -> dict[str, Any]:
-    return {name: unit_speed() if kind == "unit" else model_speed(20.0) for name, kind in case.kinds.items()}
+    nominal = nominal_speeds()
+    return {name: nominal[kind] for name, kind in case.kinds.items()}
 
 
 @pytest.mark.parametrize("case", CASES, ids=lambda case: case.name)
