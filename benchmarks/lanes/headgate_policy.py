@@ -6,7 +6,7 @@ import math
 
 import numpy as np
 
-from benchmarks.lanes.lane_f import Lane
+from benchmarks.lanes.lane_f import SERVICE, Lane
 from headgate.allocation.arrays import Ints
 from headgate.allocation.punctuality import Service
 from headgate.allocation.settings import DEFAULTS, TargetSettings
@@ -39,7 +39,8 @@ class Headgate:
         """`lane` gives the rules and the number of pipelines; its future is not looked at."""
         self.decide_s = settings.decide_s
         self._capacity = lane.capacity
-        self.pilot = Pilot([Charge(service=service())] * lane.jobs, lane.rules(self.decide_s), settings)
+        charge = Charge(service=service(), room=SERVICE.queue)
+        self.pilot = Pilot([charge] * lane.jobs, lane.rules(self.decide_s), settings)
 
     def decide(self, view: View) -> Ints:
         """The replicas of each pipeline."""

@@ -144,6 +144,7 @@ class _Book:
         self._window = window
         self._settings = settings
         averages = len(settings.lengths_s)
+        self._base = min(_BASE, averages - 1)
         self._open: deque[_Said] = deque()
         self._absolute: Floats = np.full((averages, pipelines), np.nan)
         self._squared: Floats = np.full((2 * averages + 1, pipelines), np.nan)
@@ -168,9 +169,9 @@ class _Book:
 
     def forecast(self, past: Past, logs: Floats, ratio: Floats) -> Floats:
         """Requests per second [Q, I], from logarithms of levels [E, I] and the rhythm's ratio [I]."""
-        others = np.delete(logs, _BASE, axis=0) - logs[_BASE]
+        others = np.delete(logs, self._base, axis=0) - logs[self._base]
         features = np.vstack([np.ones((1, len(ratio))), others, ratio[None, :]])
-        regressed = logs[_BASE] + self._regression.answer(features)
+        regressed = logs[self._base] + self._regression.answer(features)
         experts = np.vstack([logs, logs + ratio, regressed[None, :]])
         mixed = self._mix(experts)
         if past.now > 0.0:  # before anything was learned there is no forecast that could be wrong
@@ -188,7 +189,7 @@ class _Book:
             averages = len(self._absolute)
             self._absolute = _follow(self._absolute, np.abs(errors[:averages]), elapsed_s / settings.score_s)
             self._squared = _follow(self._squared, errors**2, elapsed_s / settings.rhythm_score_s)
-            self._regression.learn(said.features, log - said.experts[_BASE], elapsed_s / settings.learn_s)
+            self._regression.learn(said.features, log - said.experts[self._base], elapsed_s / settings.learn_s)
             self._keep(log - said.mixed, past.now)
             turns = _TURNS if self._turn >= 4 * _TURNS else 1  # the first ones say the most
             rows = np.arange(self._turn % turns, len(rate), turns, dtype=np.int64)
@@ -208,7 +209,7 @@ class _Book:
         plain = np.argmin(np.where(known, self._absolute, 0.0), axis=0)
         squared = self._squared
         rhythmic = squared[averages + plain, column] < self._settings.rhythm_margin * squared[plain, column]
-        best = np.where(known, plain + averages * rhythmic, _BASE)
+        best = np.where(known, plain + averages * rhythmic, self._base)
         with np.errstate(over="ignore", invalid="ignore"):
             part = 1.0 / (1.0 + ((squared[-1] + 1e-9) / (squared[best, column] + 1e-9)) ** self._settings.lean)
         part = np.where(known, part, 0.0)

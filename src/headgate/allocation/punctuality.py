@@ -1,9 +1,10 @@
-"""How many requests are on time, by replicas and load: the table that a pipeline's utility is read from.
+"""How many requests are on time in a stretch of time, by replicas, load and what waits already.
 
-Steady state below saturation: Erlang's C formula for the chance to wait, an exponential tail for how long, with the
-correction of Allen and Cunneen for service times that are not exponential (L. Kleinrock, Queueing Systems II, 1976;
-A. O. Allen, Probability, Statistics and Queueing Theory, 1990). At and past saturation: how long the queue takes to
-grow too long, as a part of the time looked at. Knows nothing of forecasts, prices or pools.
+A table has the steady state below saturation: Erlang's C formula for the chance to wait, an exponential tail for how
+long, with the correction of Allen and Cunneen for service times that are not exponential (L. Kleinrock, Queueing
+Systems II, 1976; A. O. Allen, Probability, Statistics and Queueing Theory, 1990). What a stretch is too short for
+the steady state to come, and a queue that is there or grows, are reckoned as a fluid. Knows nothing of forecasts,
+prices or pools.
 """
 
 from __future__ import annotations
@@ -15,12 +16,8 @@ import numpy as np
 
 from headgate.allocation.arrays import Floats, Ints
 
-TOP = 3.0  # loads past three times what the replicas can do are as late as it gets
 _STEP = 0.01
-_NEARLY = 0.97  # from here on the queue's growth tells more than its steady state, which takes long to come
-_LEAST_SLACK_S = 1e-3
-_SATURATED = 0.17  # on time when load is just what the replicas can do (simulated: 0.06 with one, 0.25 with six)
-SPAN_S = 60.0  # how long an overload is looked at: its queue is there for longer than the stretch that is decided on
+_TOP = 0.99  # loads of the table end here
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -43,46 +40,77 @@ class Service:
         """Requests per second of one replica with all its slots busy."""
         return self.slots / (self.mean_s * self.slow[min(self.slots, len(self.slow)) - 1])
 
+    @property
+    def slack_s(self) -> float:
+        """How long a request may wait and still be on time, on the average."""
+        return sum(part * max(seconds, 0.0) for part, seconds in self.slack)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Lines:
+    """The queues of I pipelines: whose table is which (see `read`), requests per second of one replica [I], the mean
+    seconds a request may wait [I], and how many may wait [I]."""
+
+    tables: Floats
+    which: Ints
+    replica_rates: Floats
+    slack_s: Floats
+    room: Floats
+
 
 @lru_cache(maxsize=4096)
 def table(service: Service, most: int) -> Floats:
-    """The part of requests on time, [replicas 0..most, load per replica in steps of 1 % of its rate up to TOP].
+    """The part of requests on time in the long run, [replicas 0..most, load in steps of 1 % of what they can do].
 
     Rises with replicas, falls with load. Treat as read-only.
     """
-    load = np.arange(0.0, TOP + _STEP / 2, _STEP)
+    load = np.arange(0.0, _TOP + _STEP / 2, _STEP)
     chance = np.array([part for part, _ in service.slack])
     slack = np.maximum(np.array([seconds for _, seconds in service.slack]), 0.0)
     on_time = np.zeros((most + 1, len(load)))
-    below = load[load < 1.0 - _STEP / 2]
     for replicas in range(1, most + 1):
-        steady = _steady(service, replicas, below, chance, slack)
-        row = np.concatenate([steady, _growing(load[len(below) :], chance, slack)])
-        nearly = int(_NEARLY / _STEP)
-        # Between nearly saturated and saturated: a straight way from the one formula to the other.
-        row[nearly : len(below) + 5] = np.linspace(row[nearly], row[len(below) + 5], len(below) + 5 - nearly)
-        on_time[replicas] = np.minimum.accumulate(row)
+        on_time[replicas] = np.minimum.accumulate(_steady(service, replicas, load, chance, slack))
     return np.maximum.accumulate(on_time, axis=0)
 
 
-def read(tables: Floats, which: Ints, rates: Floats, replica_rates: Floats) -> Floats:
-    """The parts on time [I, scenarios, replicas] at the arrival rates `rates` [I, scenarios] (requests per second).
+def read(tables: Floats, which: Ints, replicas: Ints, load: Floats) -> Floats:
+    """The parts on time [I, Q, N] of `replicas` [I, 1, N] in the long run under `load` [I, Q, N] (1: all they can do).
 
-    `tables` [T, replicas, steps] are of `table`, `which` [I] says which is whose, `replica_rates` [I] are requests per
-    second of one replica.
+    `tables` [T, replicas, steps] are of `table`, `which` [I] says which is whose.
     """
-    most = tables.shape[1] - 1
-    replicas = np.arange(1, most + 1, dtype=np.int64)
-    place: Floats = rates[:, :, None] / (replica_rates[:, None, None] * replicas) / _STEP
     last = tables.shape[2] - 1
-    place = np.minimum(place, last - 1e-9)
+    place = np.minimum(load / _STEP, last - 1e-9)
     index: Ints = place.astype(np.int64)
-    part = place - index
+    first: Ints = (which[:, None, None] * tables.shape[1] + replicas) * (last + 1) + index
     flat = tables.reshape(-1)
-    first: Ints = (which[:, None, None] * (most + 1) + replicas) * (last + 1) + index
     low = flat[first]
-    on_time = low + (flat[first + 1] - low) * part
-    return np.concatenate([np.zeros((*rates.shape, 1)), on_time], axis=2)
+    return low + (flat[first + 1] - low) * (place - index)
+
+
+def pass_stretch(
+    lines: Lines, rates: Floats, replicas: Ints, waiting: Floats, seconds: Floats
+) -> tuple[Floats, Floats]:
+    """The part of requests on time [I, Q, N] in a stretch of `seconds` [I], and how many wait at its end [I, Q, N].
+
+    `rates` [I, Q] requests a second come to `replicas` [I, N] while `waiting` [I, Q or 1, N or 1] wait already.
+    A request is late while more wait than are served within its slack: until a queue has shrunk to that, or from when
+    it has grown to that. Else it fares as in the long run, under no more load than can show within the stretch: a
+    queue forgets in 1 / (capacity * (1 - sqrt(load))^2) seconds. Source: P. Morse, Queues, Inventories and
+    Maintenance, 1958 (relaxation time).
+    """
+    asked, count, lasts = rates[:, :, None], replicas[:, None, :], seconds[:, None, None]
+    able = count * lines.replica_rates[:, None, None]
+    shows = np.maximum(0.0, 1.0 - 1.0 / np.sqrt(np.maximum(able * lasts, 1.0))) ** 2
+    load = np.minimum(asked / np.maximum(able, 1e-9), shows)
+    growth = asked - able
+    too_many = able * lines.slack_s[:, None, None]
+    # While it shrinks, the time until it is short enough; while it grows, the time from when it is not.
+    grows = growth > -1e-9
+    turn = np.clip((too_many - waiting) / np.where(grows, np.maximum(growth, 1e-9), growth), 0.0, lasts)
+    late = np.where(grows, lasts - turn, turn) / lasts
+    on_time = read(lines.tables, lines.which, count, load) * (1.0 - late)
+    after = np.clip(waiting + growth * lasts, 0.0, lines.room[:, None, None])
+    return on_time, after
 
 
 def _steady(service: Service, replicas: int, load: Floats, chance: Floats, slack: Floats) -> Floats:
@@ -96,9 +124,3 @@ def _steady(service: Service, replicas: int, load: Floats, chance: Floats, slack
     decay = replicas * service.replica_rate * (1.0 - load) * 2.0 / (1.0 + service.variation)
     late = waits[:, None] * np.exp(-decay[:, None] * slack[None, :])
     return 1.0 - (late + (1.0 - late) * (slack <= 0.0)[None, :]) @ chance
-
-
-def _growing(load: Floats, chance: Floats, slack: Floats) -> Floats:
-    """On time at saturation and past it: until the queue is as long as the slack."""
-    seconds = float(chance @ slack) / np.maximum(load - 1.0, _LEAST_SLACK_S)
-    return np.minimum(float(chance @ (slack > 0.0)) * _SATURATED, seconds / SPAN_S)

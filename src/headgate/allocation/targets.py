@@ -2,12 +2,13 @@
 
 The rule is equal marginal utility per unit, not shares in proportion to load. A pipeline's value of n replicas is the
 part of its requests that will be on time, expected over the forecast's quantiles, in two stretches of time: `near`,
-until a replica started now can serve (more replicas help nothing there, fewer hurt at once), and `far`, after it. So
-what a switch costs is in the value itself. Pure; seats nobody.
+until a replica started now can serve (more replicas help nothing there, fewer hurt at once), and `far`, after it, with
+the queue that `near` leaves. So what a switch costs is in the value itself. Pure; seats nobody.
 """
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 
@@ -17,11 +18,10 @@ from headgate.allocation import punctuality
 from headgate.allocation.arrays import Floats, Ints
 from headgate.allocation.forecast import WEIGHTS
 from headgate.allocation.problem import Problem, Solution
-from headgate.allocation.punctuality import Service
+from headgate.allocation.punctuality import Lines, Service
 from headgate.allocation.settings import DEFAULTS, TargetSettings
 from headgate.allocation.solver import solve
 
-_CLEARLY = 1.5  # requests at once a slot that are no backlog yet
 _LEAST = 0.01  # part on time that counts as none where fairness takes logarithms or powers
 
 
@@ -47,7 +47,8 @@ class Want:
     """One pipeline as targets are chosen for it.
 
     `near` and `far` are requests per second at forecast.PROBABILITIES in the two stretches, which last `near_s` and
-    `far_s` seconds; `inside` requests are waiting or being served now. `rank` is the priority class, 0 first.
+    `far_s` seconds; `inside` requests are waiting or being served now, and at most `room` may wait. `rank` is the
+    priority class, 0 first.
     """
 
     service: Service
@@ -57,6 +58,7 @@ class Want:
     far_s: float
     options: tuple[Option, ...] = (Option(),)
     inside: float = 0.0
+    room: float = math.inf
     weight: float = 1.0
     floor: int = 0
     cap: int = 16
@@ -107,18 +109,22 @@ def build_problem(wants: Sequence[Want], capacity: Sequence[float], settings: Ta
 def value_curves(wants: Sequence[Want], settings: TargetSettings = DEFAULTS) -> tuple[Floats, Floats]:
     """Capacities in replicas [I, G] and the value of each [I, G]."""
     most = max(want.cap for want in wants)
-    near = _on_time(wants, [_with_backlog(want) for want in wants], [want.near_s for want in wants], most, settings)
-    far = _on_time(wants, [want.far for want in wants], [want.far_s for want in wants], most, settings)
-    replicas = np.arange(most + 1)
+    replicas = np.repeat(np.arange(most + 1)[None, :], len(wants), axis=0)
     there = np.array([sum(option.now * option.speed for option in want.options) for want in wants])
-    at_once = np.minimum(replicas[None, :], np.floor(there)[:, None]).astype(np.int64)
-    near = np.take_along_axis(near, np.minimum(at_once, most), axis=1)
-    near_s = np.array([want.near_s for want in wants])[:, None]
-    far_s = np.array([want.far_s for want in wants])[:, None]
+    at_once = np.minimum(replicas, np.floor(there)[:, None]).astype(np.int64)
+    near_s, far_s = np.array([want.near_s for want in wants]), np.array([want.far_s for want in wants])
+    near_rates, far_rates = np.array([want.near for want in wants]), np.array([want.far for want in wants])
+    served = there * np.array([want.service.slots for want in wants])
+    waiting = np.maximum(np.array([want.inside for want in wants]) - served, 0.0)[:, None, None]
+    lines = _lines(wants, most)
+    near, waiting = punctuality.pass_stretch(lines, near_rates, at_once, waiting, near_s)
+    far, _ = punctuality.pass_stretch(lines, far_rates, replicas, waiting, far_s)
+    near = _expected(lines, near, near_rates, at_once, near_s, settings)
+    far = _expected(lines, far, far_rates, replicas, far_s, settings)
+    on_time = _fairly((near * near_s[:, None] + far * far_s[:, None]) / (near_s + far_s)[:, None], settings.alpha)
     weight = np.array([want.weight for want in wants])[:, None]
-    on_time = _fairly((near * near_s + far * far_s) / (near_s + far_s), settings.alpha)
     values = weight * (on_time + settings.spare * _eased(wants, replicas))
-    return np.repeat(replicas[None, :].astype(float), len(wants), axis=0), values
+    return replicas.astype(float), np.maximum.accumulate(values, axis=1)
 
 
 def _fairly(on_time: Floats, alpha: float) -> Floats:
@@ -138,31 +144,27 @@ def _eased(wants: Sequence[Want], replicas: Ints) -> Floats:
     return np.where(busy > 0.0, replicas / np.maximum(replicas + busy, 1e-9), 0.0)
 
 
-def _with_backlog(want: Want) -> tuple[float, ...]:
-    """The near rates, with what waits already spread over the stretch."""
-    slots = want.service.slots * sum(option.now for option in want.options)
-    backlog = max(0.0, want.inside - _CLEARLY * slots) / max(want.near_s, 10.0)
-    return tuple(rate + backlog for rate in want.near)
-
-
-def _on_time(
-    wants: Sequence[Want],
-    rates: Sequence[tuple[float, ...]],
-    seconds: Sequence[float],
-    most: int,
-    settings: TargetSettings,
-) -> Floats:
-    """Expected part on time [I, replicas] of a stretch in which anything comes; 0 where nothing is expected to."""
+def _lines(wants: Sequence[Want], most: int) -> Lines:
     kinds: dict[Service, int] = {}
     which = [kinds.setdefault(want.service, len(kinds)) for want in wants]
-    tables = np.stack([punctuality.table(service, most) for service in kinds])
-    replica_rates = np.array([want.service.replica_rate for want in wants])
-    told = np.array(rates)
-    read = punctuality.read(tables, np.array(which), told, replica_rates)
-    # Why: a replica is worth something only if somebody comes. Else pipelines that sleep would hold one each.
-    asked = 1.0 - np.exp(-told * np.array(seconds)[:, None])
+    told = np.array([(service.replica_rate, service.slack_s) for service in kinds])[which]
+    return Lines(
+        tables=np.stack([punctuality.table(service, most) for service in kinds]),
+        which=np.array(which),
+        replica_rates=told[:, 0],
+        slack_s=told[:, 1],
+        room=np.array([want.room for want in wants]),
+    )
+
+
+def _expected(
+    lines: Lines, on_time: Floats, rates: Floats, replicas: Ints, seconds: Floats, settings: TargetSettings
+) -> Floats:
+    """Expected part on time [I, N] of a stretch in which anything comes; 0 where nothing is expected to."""
     # A late answer is worth something too; without it whoever is overloaded most would be given up for the others.
-    able = np.arange(most + 1.0) * replica_rates[:, None, None]
-    answered = np.minimum(1.0, able / np.maximum(told[:, :, None], 1e-9))
-    part = (1.0 - settings.answered) * read + settings.answered * answered
-    return np.einsum("iqn,iq,q->in", part, asked, np.array(WEIGHTS))
+    able = replicas * lines.replica_rates[:, None]
+    answered = np.minimum(1.0, able[:, None, :] / np.maximum(rates[:, :, None], 1e-9))
+    part = on_time + settings.answered * (answered - on_time)
+    # Why: a replica is worth something only if somebody comes. Else pipelines that sleep would hold one each.
+    asked = (1.0 - np.exp(-rates * seconds[:, None])) * np.array(WEIGHTS)
+    return np.einsum("iqn,iq->in", part, asked)

@@ -5,6 +5,7 @@ What the simulator leaves out is where replicas sit: nodes, memory, engines' pro
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 
@@ -21,7 +22,7 @@ from headgate.allocation.targets import Option, Want, choose_targets
 class Charge:
     """A pipeline as the pilot knows it: how its replicas serve, weight, floor and cap in replicas, class (0 first).
 
-    A replica takes `units` of the budget.
+    A replica takes `units` of the budget; `room` requests may wait.
     """
 
     service: Service
@@ -31,6 +32,7 @@ class Charge:
     rank: int = 0
     cost: float = 0.0
     units: float = 1.0
+    room: float = math.inf
 
 
 class Pilot:
@@ -74,6 +76,7 @@ class Pilot:
             far_s=far.ends_s - far.begins_s,
             options=(Option(now=there, units=charge.units, cost=charge.cost),),
             inside=inside,
+            room=charge.room,
             weight=charge.weight,
             floor=charge.floor,
             cap=self._rules.budget if charge.cap is None else charge.cap,
