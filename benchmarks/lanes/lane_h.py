@@ -342,8 +342,8 @@ MENUS = {
 
 
 def figures(*, full: bool) -> dict[str, float]:
-    """Print the sweeps and what equal SLO costs; 60 pipelines and 96 windows of two days if `full`, else 20 and 16."""
-    count, step = (60, 3) if full else (20, 18)
+    """Print the sweeps and what equal SLO costs; 60 pipelines and 48 windows of two days if `full`, else 20 and 16."""
+    count, step = (60, 6) if full else (20, 18)
     budgets = BUDGETS if full else BUDGETS[2::2]
     tenants, past = (load_tenants(count, 1, days) for days in (serve_gen.REPORTED, serve_gen.TUNING))
     windows = range(1, tenants.rate.shape[1], step)

@@ -33,7 +33,7 @@ STEP_S = 10.0  # how finely recovery is told
 RECOVERED = 0.05  # of the requests of a step may be late
 BLOCK_S = 15  # how long a whim of the load lasts
 NOISE_MOVES_MOST = 6.0 * PIPELINES  # moves an hour that noise may cost: one for each pipeline every ten minutes
-SHORT = ("step", "node_loss", "told_less", "noise")
+SHORT = ("step", "node_loss", "noise")
 LEAST_LATE = 1e-3  # what counts as equally good beside equal share
 
 

@@ -67,6 +67,8 @@ def solve_within(
     """
     if any(limit.use.shape != problem.pipeline.shape for limit in limits):
         raise ValueError("limits: one use for each option is needed")
+    if not problem.options:
+        return Limited(solution=solve(problem), prices=np.zeros(len(limits)), used=np.zeros(len(limits)))
     search = _Search(problem, limits, last, effort)
     for rank in np.unique(problem.rank):
         if not search.fits(int(rank)):

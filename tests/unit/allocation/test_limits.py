@@ -136,6 +136,15 @@ def test_the_last_answer_makes_it_faster_and_changes_little(monkeypatch):
     assert again.solution.value == pytest.approx(first.solution.value, rel=0.02)
 
 
+def test_without_options_there_is_nothing_to_limit():
+    problem, _money, _watts = make(1)
+    none: dict[str, np.ndarray] = {
+        name: np.zeros(0) for name in ("pipeline", "pool", "units", "speed", "cost", "now", "start_cost", "stop_cost")
+    }
+    found = solve_within(replace(problem, **none), [Limit(use=np.zeros(0), most=1.0)])
+    assert not len(found.solution.counts) and found.used.tolist() == [0.0]
+
+
 @pytest.mark.parametrize("use", [[1.0], [-1.0] * 3])
 def test_a_limit_that_cannot_be_is_refused(use):
     problem, _money, _watts = make(1)
