@@ -139,7 +139,8 @@ class _Tuning:
         with tempfile.TemporaryDirectory(prefix="hg-") as folder:  # short: a socket's path has 103 bytes at most
             site = _choose_site(self._house, Path(folder), devices, cpu=pool.kind == "cpu")
             async with self._bench(version, site) as bench:
-                present = await self._profile(bench, planned.options, self._at(_PROFILED))
+                profiled = _PROFILED if knobs else _DONE
+                present = best = await self._profile(bench, planned.options, self._at(profiled))
                 search = Search(
                     bench=bench,
                     writer=self._writer,
@@ -150,9 +151,10 @@ class _Tuning:
                 )
                 look_until = self._at(_LOOKED_BESIDE if others else _LOOKED)
                 outcome = await search.run(planned.options, knobs, look_until=look_until, until=self._at(_CONFIRMED))
-                best = present
                 if outcome.chosen != planned.options:
                     best = await self._profile(bench, outcome.chosen, self._at(_DONE))
+                elif present.slow[-1][0] < planned.options.slots:  # there was no time for all of it at first
+                    present = best = await self._profile(bench, planned.options, self._at(_DONE))
                 beside = await self._compare(bench, site, others, outcome.chosen)
                 disturbed = bench.disturbed
         self._keep(outcome, present, best)

@@ -101,10 +101,7 @@ class Outcome:
 
 @dataclass(slots=True, kw_only=True)
 class Search:
-    """One search. `cores` is how many the version may use; `least_context` tokens of a request it must take.
-
-    Times end at monotonic seconds; `tell` hears what is done, for people.
-    """
+    """One search. `cores` is how many the version may use; `tell` hears what is done, for people."""
 
     bench: Bench
     writer: RequestWriter
@@ -113,30 +110,30 @@ class Search:
     cores: int
     tell: Callable[[str], None] = field(default=lambda _: None)
     _rate: float = 0.0
+    _tried: list[Tried] = field(default_factory=list[Tried])
+    _skipped: list[str] = field(default_factory=list[str])
 
     async def run(self, present: ModelOptions, knobs: Sequence[Knob], *, look_until: float, until: float) -> Outcome:
-        """Look until `look_until`, confirm until `until`. Raises what the present settings make the bench raise."""
+        """Look until `look_until`, confirm until `until` (monotonic seconds).
+
+        Raises what the present settings make the bench raise.
+        """
         first = await self.bench.serve(present, self.writer.write(2 * present.slots), present.slots)
         self._rate = 2 * present.slots / max(first.seconds, 1e-6)
-        best, tried, untried = present, list[Tried](), list[str]()
+        best, confirmation = present, None
         for knob in knobs:
-            if self.clock.monotonic() >= look_until:
-                untried.append(knob.name)
-                continue
-            best = await self._turn(knob, best, tried, look_until)
-            if not any(one.knob == knob.name for one in tried):
-                untried.append(knob.name)
-        if best == present:
-            return Outcome(present=present, chosen=present, tried=tuple(tried), untried=tuple(untried))
-        self.tell("confirming with new processes")
-        confirmation = await self.compare(
-            present, best, pairs=(_PAIRS_CONFIRM, _PAIRS_CONFIRM), until=until, renew=_PAIRS_RENEWED
-        )
+            best = await self._turn(knob, best, look_until)
+        if best != present:
+            self.tell("confirming with new processes")
+            confirmation = await self.compare(
+                present, best, pairs=(_PAIRS_CONFIRM, _PAIRS_CONFIRM), until=until, renew=_PAIRS_RENEWED
+            )
+        known = {one.knob for one in self._tried}
         return Outcome(
             present=present,
             chosen=best if confirmation is not None and confirmation.better else present,
-            tried=tuple(tried),
-            untried=tuple(untried),
+            tried=tuple(self._tried),
+            untried=tuple(name for name in self._skipped if name not in known),
             confirmation=confirmation,
         )
 
@@ -194,7 +191,7 @@ class Search:
             by=by,
         )
 
-    async def _turn(self, knob: Knob, best: ModelOptions, tried: list[Tried], until: float) -> ModelOptions:
+    async def _turn(self, knob: Knob, best: ModelOptions, until: float) -> ModelOptions:
         """Turn one knob up while that helps, else down while that does."""
         value = knob.read(best)
         values = sorted({*knob.values, value}, key=lambda one: (isinstance(one, str), one))
@@ -208,11 +205,12 @@ class Search:
                 if knob.name == "threads" and int(candidate) > self.cores:
                     break
                 if self.clock.monotonic() + self._cost_s(best, knob.turn(best, candidate)) > until:
+                    self._skipped.append(knob.name)
                     return best
                 self.tell(f"{knob.name} {candidate}")
                 one = await self._try(knob, candidate, best, until)
                 if one is not None:
-                    tried.append(one)
+                    self._tried.append(one)
                 if one is None or one.verdict not in ("better", "promising"):
                     break
                 best, won = knob.turn(best, candidate), True

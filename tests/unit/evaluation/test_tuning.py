@@ -131,6 +131,8 @@ def test_what_alone_keeps_the_promise_wins_though_slower() -> None:
 def test_more_threads_than_cores_are_not_tried() -> None:
     bench = SpeedBench(ManualClock(), lambda options: 0.01 / options.threads)
     assert look(bench, THREADS, cores=2).chosen.threads == 2
+    alone = look(SpeedBench(ManualClock(), lambda options: 0.01 / options.threads), THREADS, cores=1)
+    assert alone.tried == alone.untried == ()
 
 
 def test_what_changes_answers_is_left_out() -> None:
