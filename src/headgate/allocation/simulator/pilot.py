@@ -6,11 +6,12 @@ What the simulator leaves out is where replicas sit: nodes, memory, engines' pro
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from typing import Protocol
 
 from headgate.allocation.arrays import Floats, Ints
-from headgate.allocation.forecast import Forecasts
+from headgate.allocation.forecast import Forecasts, Window
 from headgate.allocation.punctuality import Service
 from headgate.allocation.settings import DEFAULTS, TargetSettings
 from headgate.allocation.simulator import kernel
@@ -35,6 +36,18 @@ class Charge:
     room: float = math.inf
 
 
+class Foresight(Protocol):
+    """Who says how many requests will come: see forecast.Forecasts."""
+
+    def learn(self, arrivals: Mapping[str, float], elapsed_s: float) -> None:
+        """What came to each pipeline in the last `elapsed_s` seconds."""
+        ...
+
+    def forecast(self, name: str, windows: Sequence[Window]) -> tuple[tuple[float, ...], ...]:
+        """Requests per second of a pipeline at each of forecast.PROBABILITIES, in each window."""
+        ...
+
+
 class Pilot:
     """Equal marginal utility over forecast quantiles, decided anew each time it is asked."""
 
@@ -43,7 +56,8 @@ class Pilot:
         self._charges = charges
         self._rules = rules
         self._settings = settings
-        self._forecasts = Forecasts(settings.forecast)
+        self.forecasts: Foresight = Forecasts(settings.forecast)
+        """Another may take its place before the first decision."""
         self._names = [f"{number:05}" for number in range(len(charges))]
         self._before = 0.0
         self._prices: Floats | None = None
@@ -54,7 +68,7 @@ class Pilot:
     def decide(self, view: View) -> Ints:
         """The replicas of each pipeline."""
         came = dict(zip(self._names, view.seen[:, kernel.ARRIVED].tolist(), strict=True))
-        self._forecasts.learn(came, view.now - self._before)
+        self.forecasts.learn(came, view.now - self._before)
         self._before = view.now
         there = view.serving + view.starting
         inside = view.queued + view.in_flight
@@ -67,7 +81,7 @@ class Pilot:
     def _want(self, number: int, there: int, inside: float) -> Want:
         charge = self._charges[number]
         near, far = self._windows
-        soon, later = self._forecasts.forecast(self._names[number], self._windows)
+        soon, later = self.forecasts.forecast(self._names[number], self._windows)
         return Want(
             service=charge.service,
             near=soon,
