@@ -80,16 +80,16 @@ def _run_case(
 
 async def _learn(opened: Opened, case: Case, speeds: dict[str, Speed], clock: SystemClock) -> dict[str, int]:
     """Bytes of a replica of each pipeline where memory is limited (else 0); `speeds` gets what it does not know yet."""
-    memory_bytes = dict.fromkeys(case.kinds, 0)
+    by_kind = dict.fromkeys(case.kinds.values(), 0)
     for name, kind in case.kinds.items():
-        if kind in speeds and not case.memory:
+        if by_kind[kind] or (kind in speeds and not case.memory):
             continue
         trial = (await try_pipelines(opened, clock, names=(name,)))[name]
         speeds.setdefault(kind, model_speed(trial.requests_per_s / trial.replicas))
         async with LocalAdmin(opened.places, clock) as admin:
             status = await admin.ask("GET", "/admin/status")
-        memory_bytes[name] = next(one["memory_bytes"] for one in status["replicas"] if one["pipeline"] == name)
-    return memory_bytes
+        by_kind[kind] = next(one["memory_bytes"] for one in status["replicas"] if one["pipeline"] == name)
+    return {name: by_kind[kind] for name, kind in case.kinds.items()}
 
 
 def run_virtual(case: Case, seeds: int) -> dict[str, float]:

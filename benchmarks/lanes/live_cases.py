@@ -49,7 +49,7 @@ class Case:
     busy: float = 0.55
     memory: str | None = None
     seconds: float = 24.0
-    short_s: float = 6.0
+    short_s: float = 5.0
     models: Mapping[str, Mapping[str, Any]] = field(init=False)
 
     def __post_init__(self) -> None:
@@ -132,7 +132,7 @@ CASES = (
         cold=0.1,
         busy=0.45,  # in a burst, and with the trickle of the others, nearly nine tenths of all units
         seconds=30.0,
-        short_s=9.0,
+        short_s=6.0,
     ),
     Case(
         name="two",
