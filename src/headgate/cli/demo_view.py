@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from types import TracebackType
 from typing import TYPE_CHECKING, Self
 
@@ -52,31 +53,18 @@ class View:
 
 
 def closing_table(static: Progress, moving: Progress) -> Table:
-    """Both loads beside each other: a row for each pipeline and one for all."""
+    """Both loads beside each other: all requests, then those of each pipeline."""
     from headgate.app.demonstration import summarise_load
 
-    table = make_table(
-        "pipeline",
-        ">requests",
-        *(
-            f">{what}\n{side}"
-            for what in ("late", "lost", "p95 ms", "first token p95")
-            for side in ("static", "moving")
-        ),
-        ">replicas\nmoved",
-        title="\nThe same requests on the same cores: the best static split, and Headgate, which moves",
-    )
-    for name in [*sorted(moving.replicas), None]:
+    table = make_table("", ">best static split", ">Headgate", title="\nThe same requests on the same cores")
+    for name in [None, *sorted(moving.replicas)]:
         both = [summarise_load(progress, name) for progress in (static, moving)]
-        table.add_row(
-            Text(name or "total", "" if name else "bold"),
-            str(both[1].requests),
-            *_two([one.late for one in both]),
-            *_two([one.failures for one in both]),
-            *(_ms(one.latency_ms_p95) for one in both),
-            *(_ms(one.first_token_ms_p95) for one in both),
-            str(moving.moved(name)),
-        )
+        table.add_row(Text(f"{name or 'all'}: {both[1].requests} requests", "bold"))
+        table.add_row("  late", *_compared([one.late for one in both]))
+        table.add_row("  lost", *_compared([one.failures for one in both]))
+        table.add_row("  p95 ms", *_compared([one.latency_ms_p95 for one in both]))
+        table.add_row("  first token p95 ms", *_compared([one.first_token_ms_p95 for one in both]))
+        table.add_row("  replicas moved", str(static.moved(name)), str(moving.moved(name)))
     return table
 
 
@@ -96,10 +84,13 @@ def tell_verdict(static: Progress, moving: Progress) -> str:
     return f"\n[bold green]Headgate did better[/]: {figures}.{lost or ' ' + moves}"
 
 
-def _two(counts: list[int]) -> list[Text]:
-    """The static split's count and Headgate's, the smaller one green."""
-    static, moving = counts
-    return [Text(str(static)), Text(str(moving), "green" if moving < static else "red" if moving > static else "")]
+def _compared(values: Sequence[float | None]) -> list[Text]:
+    """The static split's value and Headgate's, which is green where it is the smaller one and red where it is not."""
+    static, moving = values
+    style = ""
+    if static is not None and moving is not None and static != moving:
+        style = "green" if moving < static else "red"
+    return [Text(_ms(static)), Text(_ms(moving), style)]
 
 
 def _live_view(progress: Progress, width: int) -> RenderableType:
