@@ -111,7 +111,7 @@ def run(world: World, policy: Policy, rules: Rules, until: float, first: Sequenc
             target = np.asarray(policy.decide(view), np.int64)
             next_decision = world.now + rules.decide_s
         hand.apply(target)
-        step_s = min(rules.step_s, until - world.now)
+        step_s = min(hand.step_until(next_decision), until - world.now)
         present = int(np.count_nonzero(world.places.stage))
         draining = int(np.count_nonzero(world.places.stage == kernel.DRAINING))
         most, replica_s = max(most, present), replica_s + present * step_s
@@ -158,8 +158,18 @@ class _Hand:
         self._leaving: dict[int, float] = {}  # place -> when it was released
         self._changes = deque(rules.changes)
         self.budget = rules.budget
+        self._waits = False
         self.starts = 0
         self.releases = 0
+
+    def step_until(self, moment: float) -> float:
+        """Seconds until it must look again: a step, or steps up to `moment` where nothing is to be done before it."""
+        step_s, now = self._rules.step_s, self._world.now
+        if self._waits or self._leaving or (self._world.places.stage == kernel.IDLE).any():
+            return step_s
+        if self._changes:
+            moment = min(moment, self._changes[0].at_s)
+        return step_s * max(1, math.ceil((moment - now) / step_s - 1e-9))
 
     def follow_changes(self) -> None:
         """Take over the room there is by now."""
@@ -184,7 +194,8 @@ class _Hand:
         self._leave_room()
         have = world.count(kernel.SERVING, kernel.STARTING)
         missing = np.maximum(target - have, 0)
-        if not missing.any():
+        self._waits = bool(missing.any())
+        if not self._waits:
             return
         for pipeline in np.flatnonzero(missing):
             for place in world.places_of(int(pipeline), kernel.IDLE)[: missing[pipeline]]:
@@ -200,6 +211,7 @@ class _Hand:
             have[pipeline] += 1
             free -= 1
             self.starts += 1
+        self._waits = bool(missing.any())
 
     def settle(self) -> None:
         """Let those that have finished rest for a while; send away those that rested long enough."""
