@@ -115,7 +115,8 @@ def _beside_table(tuned: Tuned) -> Table:
 
 def _verdict(tuned: Tuned) -> str:
     outcome, confirmation = tuned.outcome, tuned.outcome.confirmation
-    untried = f" Not tried for want of time: {', '.join(outcome.untried)}." if outcome.untried else ""
+    names = ", ".join(outcome.untried)
+    untried = f" Not tried for want of time: {names}; more --seconds gives it." if names else ""
     if not tuned.knobs:
         return f"{tuned.engine} has no settings whose best value depends on the machine. The profile is kept."
     if outcome.chosen == outcome.present:

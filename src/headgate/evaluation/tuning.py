@@ -73,8 +73,9 @@ class Comparison:
 
     @property
     def promising(self) -> bool:
-        """Whether the others are worth to be gone on with and compared again."""
-        return self.better or (self.kept and self.likely and self.gain >= _CLEARLY)
+        """Whether the others are worth to be gone on with and compared again, as a comparison cut short may be."""
+        unsure = self.likely or self.pairs < _PAIRS_LEAST
+        return self.better or (self.kept and unsure and self.gain >= _CLEARLY)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -245,12 +246,12 @@ class Search:
 
     def _cost_s(self, ours: ModelOptions, theirs: ModelOptions) -> float:
         """About how many seconds the shortest comparison takes."""
-        return 2 * (_PAIRS_HOPELESS + 1) * max(_SLICE_S, 2 * max(ours.slots, theirs.slots) / self._rate)
+        return 2 * (_PAIRS_HOPELESS + 1) * max(_SLICE_S, max(ours.slots, theirs.slots) / self._rate)
 
     def _write(self, ours: ModelOptions, theirs: ModelOptions) -> Sequence[Call]:
         """Requests for about a slice's time, full rounds of the larger number of slots."""
         slots = max(ours.slots, theirs.slots)
-        rounds = max(2, math.ceil(self._rate * _SLICE_S / slots))
+        rounds = max(1, math.ceil(self._rate * _SLICE_S / slots))
         return self.writer.write(rounds * slots)
 
 

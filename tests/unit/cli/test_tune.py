@@ -82,7 +82,7 @@ def test_a_gain_is_told_with_its_certainty_and_what_to_write(monkeypatch: pytest
     assert result.exit_code == 0, result.output
     assert "20.0% more requests a second a core (at least 10.0%" in result.stdout
     assert "slots: 8" in result.stdout and "2 of 6 greedy answers changed" in result.stdout
-    assert "Not tried for want of time: context" in result.stdout and "5 of 8" in result.stdout
+    assert "Not tried for want of time: context; more --seconds" in result.stdout and "5 of 8" in result.stdout
     assert "other processes took 40%" in result.stderr
 
 
