@@ -156,7 +156,7 @@ class Headgate(Pilot):
     def __init__(self, case: Case) -> None:
         """`case` says how long requests seem to be and whether there are forecasts."""
         rules = Rules(budget=case.capacity, start_s=case.start_s, decide_s=DEFAULTS.decide_s)
-        super().__init__([Charge(service=service(case.told))] * case.jobs, rules)
+        super().__init__([Charge(service=service(case.told), room=DISCIPLINE.queue)] * case.jobs, rules)
         if case.blind:
             self._forecasts = LastValue()
 
