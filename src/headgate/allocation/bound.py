@@ -66,7 +66,8 @@ def find_bound(menu: Menu, room: Floats, warm: Floats | None) -> tuple[Mixes, Bo
     if warm is not None and (warm > 0.0).any():
         prices, rough = warm, False
     else:
-        prices, rough = 0.5 * spread / np.maximum(room, 1e-12) / len(room), True
+        least = float(menu.units[menu.option >= 0].min(initial=np.inf))
+        prices, rough = 0.5 * spread / np.maximum(room, least) / len(room), True
     reach = _REACH + _REACH_OF_ALL / pipelines
     found: list[tuple[Mixes, Bound]] = []
     for _ in range(_ROUNDS):
