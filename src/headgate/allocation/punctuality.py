@@ -115,12 +115,23 @@ def pass_stretch(
 
 def _steady(service: Service, replicas: int, load: Floats, chance: Floats, slack: Floats) -> Floats:
     """On time below saturation; `load` [L] is a part of the full rate."""
-    servers = replicas * service.slots
-    busy = load * servers
-    blocked = np.ones_like(load)  # Erlang B, by its recursion
-    for server in range(1, servers + 1):
-        blocked = busy * blocked / (server + busy * blocked)
-    waits = blocked / (1.0 - load * (1.0 - blocked))
+    waits = _waits(service.slots, 1 << (replicas - 1).bit_length(), len(load))[replicas]
     decay = replicas * service.replica_rate * (1.0 - load) * 2.0 / (1.0 + service.variation)
     late = waits[:, None] * np.exp(-decay[:, None] * slack[None, :])
     return 1.0 - (late + (1.0 - late) * (slack <= 0.0)[None, :]) @ chance
+
+
+@lru_cache(maxsize=256)
+def _waits(slots: int, most: int, steps: int) -> Floats:
+    """The chance to wait [replicas 0..most, load in `steps` of 1 %]: Erlang's C formula, from B by its recursion.
+
+    Why for all at once: the same whatever a request takes, and replicas of many slots are thousands of servers.
+    """
+    load = np.arange(steps) * _STEP
+    busy = load * slots * np.arange(most + 1)[:, None]
+    blocked = np.ones_like(busy)
+    for server in range(1, most * slots + 1):
+        able = -(-server // slots)  # replicas that have so many servers
+        rest = blocked[able:] * busy[able:]
+        blocked[able:] = rest / (server + rest)
+    return blocked / (1.0 - load * (1.0 - blocked))
