@@ -51,6 +51,15 @@ def test_a_split_is_floor_and_cap_and_nothing_else_differs(tmp_path: Path) -> No
     assert static.model_copy(update={"pipelines": moving.pipelines}) == moving
 
 
+def test_a_trial_counts_from_when_all_replicas_are_there() -> None:
+    def ended(at_s: float) -> Sample:
+        return Sample(number=0, pipeline="a", start_s=0.0, end_s=at_s)
+
+    slow, fast = [ended(0.1 * n) for n in range(1, 7)], [ended(0.7 + 0.05 * n) for n in range(1, 41)]
+    assert demonstration._steady_rate(slow + fast) == pytest.approx(20.0)
+    assert demonstration._steady_rate([ended(0.5)]) == 2.0
+
+
 def test_one_language_model_is_asked_at_a_time() -> None:
     phases, arrivals = plan_load(TRIALS, seconds=40, seed=1)
     assert tuple(phase.hot for phase in phases) == ORDER
