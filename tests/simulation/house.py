@@ -4,10 +4,12 @@ from dataclasses import dataclass, field, replace
 
 from headgate.allocation.capacity import Capacity
 from headgate.allocation.demand import Demand, Seen, learn_demand
+from headgate.allocation.outlooks import Outlooks
 from headgate.allocation.pipeline import PipelineSpec
 from headgate.allocation.plan import plan_moves
 from headgate.allocation.policy import decide
 from headgate.allocation.state import Allocation, Running, Seat, State
+from headgate.allocation.wants import plan_windows
 
 
 def check_budget(capacity: Capacity, running) -> None:
@@ -39,6 +41,7 @@ class House:
     moves: int = 0
     count: int = 0
     allocation: Allocation | None = None
+    outlooks: Outlooks = field(default_factory=Outlooks)
 
     def state(self) -> State:
         return State(
@@ -50,8 +53,8 @@ class House:
             histories=self.histories,
         )
 
-    def tick(self, load: dict[str, tuple[int, int, float]]) -> Allocation:
-        """One decision, `load` being (queued, in flight, oldest wait) by pipeline."""
+    def tick(self, load: dict[str, tuple[int, int, float]], arrivals: dict[str, float] | None = None) -> Allocation:
+        """One decision, `load` being (queued, in flight, oldest wait) by pipeline; `arrivals` are forecast if given."""
         for spec in self.pipelines:
             queued, in_flight, wait = load.get(spec.name, (0, 0, 0.0))
             seen = Seen(
@@ -59,9 +62,14 @@ class House:
                 queued=queued,
                 in_flight=in_flight,
                 oldest_wait_s=wait,
-                arrivals=1 if queued + in_flight else 0,
+                arrivals=int((arrivals or {}).get(spec.name, 1 if queued + in_flight else 0)),
             )
             self.demands[spec.name] = learn_demand(self.demands.get(spec.name, Demand()), seen)
+        self.outlooks.learn(dict.fromkeys((spec.name for spec in self.pipelines), 0.0) | (arrivals or {}), self.tick_s)
+        for spec in self.pipelines if arrivals is not None else ():
+            demand = self.demands[spec.name]
+            outlook = self.outlooks.look(spec.name, plan_windows(spec, demand))
+            self.demands[spec.name] = replace(demand, outlook=outlook)
         for name, when in list(self.ready_at.items()):
             if when <= self.at and name in self.running:
                 self.running[name] = replace(self.running[name], stage="ready")

@@ -47,7 +47,8 @@ class State:
     """All that a decision may depend on.
 
     `at` is seconds of any clock that never goes back; `held` are pipelines that may not get new replicas now
-    (a crashing one in its backoff, say), with the reason.
+    (a crashing one in its backoff, say), with the reason; `prices` are those of the last decision (rank, pool): the
+    next is found faster from them.
     """
 
     at: float
@@ -57,6 +58,7 @@ class State:
     running: tuple[Running, ...] = ()
     histories: Mapping[str, History] = field(default_factory=dict[str, History])
     held: Mapping[str, str] = field(default_factory=dict[str, str])
+    prices: tuple[tuple[float, ...], ...] = ()
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -75,21 +77,26 @@ class Seat:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Change:
-    """One pipeline's replicas before and after (those that leave not counted), and why."""
+    """One pipeline's replicas before and after (those that leave not counted), and why.
+
+    `gained` is the utility that it gains by that; below 0: what it gives up for others.
+    """
 
     pipeline: str
     before: int
     after: int
     reason: str
+    gained: float = 0.0
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Allocation:
     """Who shall have what. A replica that runs and has no seat is to leave.
 
-    `unmet` counts replicas that a pipeline's load asks for and that do not fit; `values` is the relative load
-    of the next replica each would get; `gap_to_bound` is how far from the best possible, where the policy
-    knows.
+    `unmet` counts replicas that a pipeline's load asks for and that do not fit; `values` is the utility that one more
+    replica would bring each; `shed` is the part of a pipeline's requests that its replicas cannot serve in the long
+    run, who loses least by it first; `prices` (rank, pool) are utility for one more device; `gap_to_bound` is how far
+    the choice may be from the best possible, as a part of it.
     """
 
     seats: tuple[Seat, ...]
@@ -97,6 +104,8 @@ class Allocation:
     histories: Mapping[str, History] = field(default_factory=dict[str, History])
     unmet: Mapping[str, int] = field(default_factory=dict[str, int])
     values: Mapping[str, float] = field(default_factory=dict[str, float])
+    shed: Mapping[str, float] = field(default_factory=dict[str, float])
+    prices: tuple[tuple[float, ...], ...] = ()
     gap_to_bound: float | None = None
 
     @property

@@ -5,10 +5,13 @@ Counts are summed since the last look; what is now (queued, in flight) is the ne
 
 from __future__ import annotations
 
-from collections.abc import Iterable
-from dataclasses import dataclass, field
+from collections.abc import Mapping
+from dataclasses import dataclass, field, replace
 
-from headgate.allocation.demand import Demand, Seen, learn_demand
+from headgate.allocation.demand import NOTHING, Demand, Seen, learn_demand
+from headgate.allocation.outlooks import Outlooks
+from headgate.allocation.pipeline import PipelineSpec
+from headgate.allocation.wants import plan_windows
 from headgate.core.table import LoadReport, PipelineLoad
 
 STALE_S = 5.0  # a gateway that says nothing for this long (20 reports) is not there any more
@@ -46,6 +49,7 @@ class DemandBook:
     demands: dict[str, Demand] = field(default_factory=dict[str, Demand])
     _gateways: dict[str, _Gateway] = field(default_factory=dict[str, _Gateway])
     _sums: dict[str, _Sums] = field(default_factory=dict[str, _Sums])
+    _outlooks: Outlooks = field(default_factory=Outlooks)
     _looked: float | None = None
 
     @property
@@ -73,15 +77,18 @@ class DemandBook:
         for name, load in report.pipelines.items():
             self._sums.setdefault(name, _Sums()).add(load)
 
-    def learn(self, pipelines: Iterable[str], now: float) -> dict[str, Demand]:
-        """The demand of each of `pipelines` now; what came since the last call is counted once."""
+    def learn(self, pipelines: Mapping[str, PipelineSpec], now: float) -> dict[str, Demand]:
+        """The demand of each of `pipelines` now, with its forecast; what came since the last call is counted once."""
         for gateway in [name for name, one in self._gateways.items() if now - one.heard > STALE_S]:
             self.leave(gateway)
         elapsed_s = 0.0 if self._looked is None else now - self._looked
         self._looked = now
         before, self.demands = self.demands, {}
-        for name in pipelines:
-            self.demands[name] = learn_demand(before.get(name, Demand()), self._seen(name, elapsed_s))
+        seen = {name: self._seen(name, elapsed_s) for name in pipelines}
+        self._outlooks.learn({name: float(one.arrivals) for name, one in seen.items()}, elapsed_s)
+        for name, spec in pipelines.items():
+            demand = learn_demand(before.get(name, NOTHING), seen[name])
+            self.demands[name] = replace(demand, outlook=self._outlooks.look(name, plan_windows(spec, demand)))
         self._sums.clear()
         return self.demands
 

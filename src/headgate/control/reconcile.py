@@ -17,7 +17,7 @@ from typing import Any
 from headgate.allocation.plan import Plan, Start, plan_moves
 from headgate.allocation.policy import decide
 from headgate.allocation.recording import plain_state
-from headgate.allocation.state import Allocation, History, State
+from headgate.allocation.state import Allocation, Change, History, State
 from headgate.control.demands import DemandBook
 from headgate.control.faults import FaultBook
 from headgate.control.fleets.fleet import Event, Fleet, Gone, Member, Ready, StartOrder
@@ -49,6 +49,8 @@ class Decision:
     state: Mapping[str, Any] = field(repr=False)
     moves: tuple[Mapping[str, Any], ...]
     reason: str
+    changes: tuple[Change, ...] = ()
+    gap_to_bound: float | None = None
 
 
 @dataclass(slots=True)
@@ -207,15 +209,17 @@ class Reconciler:
         return tick_s if retry_s is None else min(tick_s, max(0.0, retry_s))
 
     def _load_state(self, now: float) -> State:
-        names = [one.name for one in self.plan.pipelines]
+        pipelines = build_specs(self.plan, self.wakes)
+        names = [one.name for one in pipelines]
         return State(
             at=now,
             capacity=self.plan.capacity,
-            pipelines=build_specs(self.plan, self.wakes),
-            demands=self.demands.learn(names, now),
+            pipelines=pipelines,
+            demands=self.demands.learn({one.name: one for one in pipelines}, now),
             running=tuple(one.running(self.demands.in_flight(one.id)) for one in self._fleet.members()),
             histories={name: self._histories[name] for name in names if name in self._histories},
             held=self.faults.held(now),
+            prices=self.allocation.prices if self.allocation else (),
         )
 
     def _record(self, trigger: str, state: State, allocation: Allocation, plan: Plan) -> Decision | None:
@@ -239,6 +243,8 @@ class Reconciler:
                 *(_plain_move(move) for move in plan.moves if move.kind != "stop"),
             ),
             reason="; ".join(f"{one.pipeline} {one.before} -> {one.after}: {one.reason}" for one in allocation.changes),
+            changes=allocation.changes,
+            gap_to_bound=allocation.gap_to_bound,
         )
         self.decisions.append(decision)
         log.info("decision %d (%s): %s", decision.number, trigger, decision.reason)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import asdict
 from typing import Any
 
 from headgate.allocation.demand import Demand
@@ -32,7 +33,15 @@ def explain_decisions(reconciler: Reconciler, limit: int = 20) -> list[dict[str,
     """The newest decisions first, without their states."""
     newest = list(reconciler.decisions)[-limit:][::-1]
     return [
-        {"number": one.number, "at": one.at, "trigger": one.trigger, "reason": one.reason, "moves": list(one.moves)}
+        {
+            "number": one.number,
+            "at": one.at,
+            "trigger": one.trigger,
+            "reason": one.reason,
+            "moves": list(one.moves),
+            "changes": [asdict(change) for change in one.changes],
+            "gap_to_bound": one.gap_to_bound,
+        }
         for one in newest
     ]
 
@@ -48,7 +57,17 @@ def _pool_status(reconciler: Reconciler, name: str, members: tuple[Member, ...])
         "cores_used": round(sum(one.share for one in mine), 3),
         "memory_bytes": sum(node.memory_bytes for node in pool.nodes),
         "memory_bytes_used": sum(one.memory_bytes for one in mine),
+        "price": _price(reconciler, name),
     }
+
+
+def _price(reconciler: Reconciler, name: str) -> float | None:
+    """The utility that one more device of the pool would bring to those who are served last."""
+    allocation = reconciler.allocation
+    if allocation is None or not allocation.prices:
+        return None
+    names = [pool.name for pool in reconciler.plan.capacity.pools]
+    return round(allocation.prices[-1][names.index(name)], 6)
 
 
 def _pipeline_status(reconciler: Reconciler, name: str, members: tuple[Member, ...]) -> dict[str, Any]:
@@ -63,7 +82,8 @@ def _pipeline_status(reconciler: Reconciler, name: str, members: tuple[Member, .
         "draining": stages.count("draining"),
         "wanted": allocation.replicas.get(name, 0) if allocation else 0,
         "unmet": allocation.unmet.get(name, 0) if allocation else 0,
-        "load": round(allocation.values.get(name, 0.0), 4) if allocation else 0.0,
+        "value": round(allocation.values.get(name, 0.0), 4) if allocation else 0.0,
+        "shed": allocation.shed.get(name, 0.0) if allocation else 0.0,
         "queued": demand.queued,
         "in_flight": demand.in_flight,
         "arrivals_per_s": round(demand.arrivals_per_s, 3),

@@ -7,6 +7,7 @@ from headgate.allocation.demand import Demand
 from headgate.allocation.packing import check_floors
 from headgate.allocation.pipeline import Configuration, PipelineSpec
 from headgate.allocation.policy import decide
+from headgate.allocation.profile import Profile
 from headgate.allocation.state import History, Running, State
 from headgate.core.errors import FloorsDoNotFit
 
@@ -60,11 +61,38 @@ def test_priority_goes_before_load_and_load_before_order():
 
 def test_capacity_follows_load_relative_to_the_others_and_weight():
     busy = {"a": load(16), "b": load(8)}
-    capacity = make_capacity(6)
-    assert decide(state(capacity, spec("a"), spec("b"), demands=busy)).replicas == {"a": 4, "b": 2}
+    enough = decide(state(make_capacity(10), spec("a"), spec("b"), demands=busy))
+    assert enough.replicas == {"a": 6, "b": 4}, "six and four keep about as many on time, though one has twice the load"
     light = decide(state(make_capacity(3), spec("a"), spec("b"), demands=busy)).replicas
-    heavy = decide(state(make_capacity(3), spec("a"), spec("b", weight=9.0), demands=busy)).replicas
-    assert (light, heavy) == ({"a": 2, "b": 1}, {"a": 1, "b": 2})
+    heavy = decide(state(make_capacity(3), spec("a", weight=9.0), spec("b"), demands=busy)).replicas
+    assert (light, heavy) == ({"a": 1, "b": 2}, {"a": 2, "b": 1}), "where it keeps more on time, and by weight"
+
+
+def test_a_change_says_what_it_gains_and_a_gap_what_could_be_gained_at_most():
+    allocation = decide(state(make_capacity(3), spec("a"), spec("b"), demands={"a": load(4), "b": load(4)}))
+    assert all(one.gained > 0.0 and "utility 0.00 -> " in one.reason for one in allocation.changes)
+    assert 0.0 <= allocation.gap_to_bound < 0.01
+    assert len(allocation.prices[0]) == 1 and allocation.prices[0][0] > 0.0, "one more core would bring something"
+
+
+def test_who_cannot_be_served_whole_is_told_which_part_is_beyond_it_and_who_is_shed_first():
+    busy = {"a": load(40), "b": load(40)}
+    allocation = decide(state(make_capacity(2), spec("a"), spec("b", priority="best_effort"), demands=busy))
+    assert allocation.replicas == {"a": 1, "b": 1}
+    assert list(allocation.shed) == ["b", "a"] and allocation.shed["a"] == pytest.approx(0.9, abs=0.03)
+
+
+def test_a_pipeline_of_two_pools_uses_both_and_the_faster_first():
+    cpu = make_capacity(2).pools[0]
+    gpus = Node(name="n", devices=(0,), share=1.0, memory_bytes=100 * GB, device_memory_bytes=100 * GB)
+    capacity = Capacity(pools=(cpu, Pool(name="gpu", kind="gpu", nodes=(gpus,))))
+    slow = Configuration(key="c", pool="cpu", share=1.0, slots=4, memory_bytes=GB, profile=Profile(service_s=1.0))
+    fast = Configuration(key="g", pool="gpu", share=1.0, slots=4, memory_bytes=GB, profile=Profile(service_s=0.1))
+    both = PipelineSpec(name="a", configurations=(fast, slow), cap=8)
+    light = decide(state(capacity, both, demands={"a": load(1)}))
+    heavy = decide(state(capacity, both, demands={"a": load(40)}))
+    assert {seat.configuration for seat in light.seats} == {"g"}
+    assert sorted(seat.configuration for seat in heavy.seats) == ["c", "c", "g"]
 
 
 def test_free_capacity_is_used_while_there_are_more_requests_than_replicas():

@@ -8,13 +8,14 @@ from headgate.allocation.recording import build_state, plain_allocation, plain_s
 from headgate.allocation.state import History
 from tests.unit.allocation.test_policy import load, make_capacity, runs, spec, state
 
+RATES = (1.0, 1.5, 2.0, 2.5, 3.0, 3.5, 4.0)
 RECORDED = state(
     make_capacity(3),
     spec("a", floor=1),
     spec("b", share=0.5),
     running=(runs("r1", "a", 0), runs("r2", "b", 1, share=0.5, stage="draining")),
     demands={
-        "b": load(7, queued=2, outlook=Outlook(near=(1.0, 2.0), far=(1.5, 2.5), near_s=2.0, far_s=7.0)),
+        "b": load(7, queued=2, outlook=Outlook(near=RATES, far=RATES, near_s=2.0, far_s=7.0)),
         "a": load(1),
     },
     histories={"a": History(raised_at=1.5)},

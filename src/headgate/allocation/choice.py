@@ -1,0 +1,149 @@
+"""How many replicas each pipeline should have by each of its configurations, and what that is worth to it.
+
+Joins pipelines and capacity to the solver's problem and reads its answer back. Knows nothing of places.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+
+from headgate.allocation.capacity import Capacity, Pool
+from headgate.allocation.packing import Board
+from headgate.allocation.pipeline import Configuration
+from headgate.allocation.problem import Curves, Solution
+from headgate.allocation.settings import TargetSettings
+from headgate.allocation.side import Side
+from headgate.allocation.solver import solve
+from headgate.allocation.targets import Option, Want, build_problem
+from headgate.allocation.wants import build_want, plan_windows
+
+_AT_WORK_S = 1.0  # after its last request a pipeline still counts as being at work
+
+Prices = tuple[tuple[float, ...], ...]
+
+
+@dataclass(frozen=True, slots=True)
+class Choice:
+    """The solver's answer in words of pipelines.
+
+    By (pipeline, configuration key): `counts` in replicas, `speeds` in replicas of the pipeline's first configuration.
+    """
+
+    solution: Solution
+    counts: dict[tuple[str, str], int]
+    speeds: dict[tuple[str, str], float]
+    wants: dict[str, Want]
+    rows: dict[str, int]
+    curves: Curves
+
+    def worth(self, pipeline: str, keys: Iterable[str], more: float = 0.0) -> float:
+        """The utility to a pipeline of replicas of these configurations, and of `more` replicas of its first."""
+        row = self.rows.get(pipeline)
+        if row is None:
+            return 0.0
+        capacity = more + sum(self.speeds.get((pipeline, key), 0.0) for key in keys)
+        return float(self.curves.at(np.array([row]), np.array([capacity]))[0])
+
+    def next_gain(self, side: Side) -> float:
+        """What one more replica would bring beyond the seats it has."""
+        keys = [seat.configuration for seat in side.seats]
+        return self.worth(side.name, keys, 1.0) - self.worth(side.name, keys)
+
+
+def choose(
+    sides: Sequence[Side], capacity: Capacity, board: Board, prices: Prices, settings: TargetSettings
+) -> Choice | None:
+    """The replicas that serve everyone best, given the seats that floors and wakers have. None: nobody has a say.
+
+    `prices` are those of the last solution.
+    """
+    numbers = {pool.name: number for number, pool in enumerate(capacity.pools)}
+    wants: dict[str, Want] = {}
+    keys: list[tuple[str, str]] = []
+    for side in sides:
+        told = [one for one in side.spec.configurations if one.pool in numbers]
+        want = _want(side, [(one, numbers[one.pool], capacity.pools[numbers[one.pool]]) for one in told], settings)
+        if want is not None:
+            wants[side.name] = want
+            keys += [(side.name, one.key) for one in told]
+    if not wants:
+        return None
+    members = [side for side in sides if side.name in wants]
+    problem = build_problem(list(wants.values()), _free(capacity, members, board), settings)
+    solution = solve(problem, prices=np.array(prices) if prices else None)
+    return Choice(
+        solution=solution,
+        counts=dict(zip(keys, solution.counts.tolist(), strict=True)),
+        speeds=dict(zip(keys, problem.speed.tolist(), strict=True)),
+        wants=wants,
+        rows={name: row for row, name in enumerate(wants)},
+        curves=Curves(problem.loads, problem.values),
+    )
+
+
+def _want(side: Side, ways: Sequence[tuple[Configuration, int, Pool]], settings: TargetSettings) -> Want | None:
+    """What a pipeline wants, by each of its `ways` (configuration, the pool's number, the pool); None: nothing."""
+    holds = sum(math.floor(pool.share / one.share + 1e-9) for one, _, pool in ways)
+    most = min(holds, _most_useful(side))
+    if not most:
+        return None
+    ends_s = max(settings.move_s, plan_windows(side.spec, side.demand, settings)[1].ends_s)
+    options = tuple(
+        Option(
+            pool=number,
+            units=_units(one, pool),
+            speed=relative_speed(side.configuration, one),
+            now=sum(running.configuration == one.key for running in side.present),
+            cost=settings.hold_cost(pool, one.share),
+            start_cost=settings.move_s / ends_s,
+            stop_cost=settings.dwell if side.dwelling else 0.0,
+        )
+        for one, number, pool in ways
+    )
+    # Why one: who is cut to nothing while it has work would be woken in the next turn.
+    at_work = bool(side.present) and side.demand.idle_for_s < _AT_WORK_S and side.demand.steady > 0.0
+    floor = min(max(len(side.seats), int(at_work)), most)
+    return build_want(side.spec, side.demand, options, floor=floor, cap=most, settings=settings)
+
+
+def relative_speed(base: Configuration, other: Configuration) -> float:
+    """How many replicas of `base` one of `other` is worth: by what was measured of both, else by slots."""
+    if base is other:
+        return 1.0
+    ours, theirs = base.profile, other.profile
+    if ours.decode_tokens_per_s and theirs.decode_tokens_per_s:
+        return max(theirs.decode_tokens_per_s)[1] / max(ours.decode_tokens_per_s)[1]
+    if ours.service_s and theirs.service_s:
+        return ours.service_s / theirs.service_s * other.slots / base.slots
+    return other.slots / base.slots
+
+
+def _most_useful(side: Side) -> int:
+    """Replicas that the pipeline's load can use, by its forecast too."""
+    if side.held:
+        return min(side.spec.cap, len(side.present))
+    outlook, service_s = side.demand.outlook, side.demand.service_s
+    need = max(side.useful, side.wanted)
+    if outlook is not None and service_s is not None and not side.asleep:
+        need = max(need, math.ceil(outlook.far[-1] * service_s - 0.05))
+    return min(side.spec.cap, max(need, side.spec.floor, len(side.seats)))
+
+
+def _units(configuration: Configuration, pool: Pool) -> float:
+    """Devices that a replica takes, or as much of the pool as it takes of the memory, if that is more."""
+    memory = sum(node.memory_bytes for node in pool.nodes)
+    return max(configuration.share, pool.share * configuration.memory_bytes / memory if memory else 0.0)
+
+
+def _free(capacity: Capacity, members: Sequence[Side], board: Board) -> list[float]:
+    """Devices by pool that are for the members: all but those that others have seats on."""
+    own = {id(seat) for side in members for seat in side.seats}
+    taken = {pool.name: 0.0 for pool in capacity.pools}
+    for seat in board.seats:
+        if id(seat) not in own:
+            taken[seat.pool] = taken.get(seat.pool, 0.0) + seat.share
+    return [max(0.0, pool.share - taken[pool.name]) for pool in capacity.pools]

@@ -1,0 +1,76 @@
+"""One pipeline while a decision is being made: what it has, what its load needs, the seats it has got so far."""
+
+from __future__ import annotations
+
+import math
+
+from headgate.allocation.demand import NOTHING, Demand
+from headgate.allocation.pipeline import Configuration, PipelineSpec
+from headgate.allocation.state import History, Running, Seat, State
+
+_SLACK = 0.05  # of a replica: a load that is so little above a whole number asks for no further one
+_DWELL_WAKES = 5.0  # what a pipeline just got is its own for so many of its wake times
+_DWELL_LEAST_S = 1.0
+
+
+class Side:
+    """Mutable, for one decision. Replicas are listed as they should be kept: ready ones first, then the busiest."""
+
+    def __init__(self, spec: PipelineSpec, state: State) -> None:
+        self.spec = spec
+        self.demand: Demand = state.demands.get(spec.name, NOTHING)
+        self.history: History = state.histories.get(spec.name, History())
+        self.held = state.held.get(spec.name)
+        order = {one.key: number for number, one in enumerate(spec.configurations)}
+        mine = [one for one in state.running if one.pipeline == spec.name and one.stage != "draining"]
+        mine.sort(key=lambda one: (one.stage != "ready", -one.in_flight, order.get(one.configuration, 0), one.id))
+        self.present = [one for one in mine if one.configuration in order]
+        self.outdated = [one for one in mine if one.configuration not in order]
+        self.seats: list[Seat] = []
+        self.protected = 0
+        self.stuck = False
+        dwell_s = max(_DWELL_LEAST_S, _DWELL_WAKES * self.configuration.wake_s)
+        raised_at = self.history.raised_at
+        self.dwelling = bool(self.present) and raised_at is not None and state.at < raised_at + dwell_s
+
+    @property
+    def name(self) -> str:
+        """Of the pipeline."""
+        return self.spec.name
+
+    @property
+    def configuration(self) -> Configuration:
+        """The best way to run it."""
+        return self.spec.configurations[0]
+
+    @property
+    def unseated(self) -> list[Running]:
+        """Replicas that it has and that have no seat yet."""
+        taken = {seat.replica for seat in self.seats}
+        return [one for one in self.present if one.id not in taken]
+
+    @property
+    def short(self) -> bool:
+        """Whether its floor is not seated yet."""
+        return len(self.seats) + self.protected < self.spec.floor
+
+    @property
+    def asleep(self) -> bool:
+        """Whether nothing was asked for so long that the past says nothing any more."""
+        return not self.demand.inside and self.demand.idle_for_s >= self.spec.idle_s
+
+    @property
+    def offered(self) -> float:
+        """Requests at once that the pipeline has to serve."""
+        return 0.0 if self.asleep else max(float(self.demand.inside), self.demand.steady)
+
+    @property
+    def wanted(self) -> int:
+        """Replicas that serve the offered load with a slot for each request."""
+        need = math.ceil(self.offered / self.configuration.slots - _SLACK)
+        return min(self.spec.cap, max(self.spec.floor, need, 1 if self.demand.inside else 0))
+
+    @property
+    def useful(self) -> int:
+        """Replicas beyond which another one would find nothing to do: one for each request at once."""
+        return 0 if self.asleep else min(self.spec.cap, math.ceil(self.demand.steady - _SLACK))
