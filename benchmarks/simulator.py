@@ -2,10 +2,10 @@
 
     python -m benchmarks.simulator --json benchmarks/results/simulator.json
 
-The trace is synthetic and seeded: Poisson arrivals whose rates swing by day-like waves, ServeGen's spread of sizes. One
-run is under the product's policy, which decides every five seconds (`simulate_s`), one under a fixed split, which costs
-the simulator alone (`simulate_fixed_s`). Seconds are processor time of one thread, the least of three runs, compiled
-code at hand; `simulate_first_s` is what the first run in a process takes with loading it.
+The trace is synthetic and seeded: Poisson arrivals whose rates swing in waves, pipelines of log-normal size. One run is
+under a fixed split, which costs the simulator alone (`simulate_s`), one under the product's policy, which decides every
+five seconds (`simulate_policy_s`). Seconds are processor time of one thread, with compiled code at hand (with --full
+the least of three runs); `simulate_first_s` is what a first short run in a process takes with loading it.
 """
 
 from __future__ import annotations
@@ -87,7 +87,7 @@ def figures(*, full: bool) -> dict[str, float]:
     count = sum(len(one.at) for one in case.served)
     result = {"simulate_requests": float(count), "simulate_first_s": first}
     print("policy                 requests   seconds   million/s     late")
-    for policy, key in (("headgate", "simulate_s"), ("equal", "simulate_fixed_s")):
+    for policy, key in (("equal", "simulate_s"), ("headgate", "simulate_policy_s")):
         seconds, late = timed(case, policy, repeats)
         result[key] = seconds
         print(f"{policy:20} {count:10,} {seconds:9.2f} {count / seconds / 1e6:11.2f} {100 * late:7.2f}%", flush=True)

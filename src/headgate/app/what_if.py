@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+from collections.abc import Collection
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from headgate.allocation.pipeline import RANKS
+from headgate.allocation.profile import Profile
 from headgate.app.opening import Where
-from headgate.core.errors import BadRequest
+from headgate.core.errors import BadRequest, ConfigError, ModelNotFound, ModelRefused
 from headgate.evaluation.traces import Trace
 from headgate.evaluation.what_if import Terms
 
@@ -35,12 +37,37 @@ def load_terms(where: Where, trace: Trace) -> tuple[dict[str, Terms], dict[str, 
             "out, or choose pipelines with --pipeline.",
             param="config",
         )
-    terms = {name: _terms(settings, name) for name in names}
+    profiles = _load_profiles(where, settings, {settings.pipelines[name].model for name in names})
+    terms = {name: _terms(settings, name, profiles.get(settings.pipelines[name].model, Profile())) for name in names}
     pools = sorted({one.pool for one in terms.values()})
     return terms, {name: _devices(settings.pools[name]) for name in pools}, path
 
 
-def _terms(settings: Settings, name: str) -> Terms:
+def _load_profiles(where: Where, settings: Settings, models: Collection[str]) -> dict[str, Profile]:
+    """What was measured of the models on this machine; those that were never added or measured are left out."""
+    from headgate.app.plan import describe_subject, plan_model
+    from headgate.engines.catalogue import build_engines
+    from headgate.engines.http import HttpClient
+    from headgate.evaluation.profiles import find_profile
+    from headgate.workers.hardware import load_hardware
+
+    if settings.store.url is None and not (where.places().state / "headgate.db").exists():
+        return {}  # nothing was ever served here, and asking must not make a house
+    profiles: dict[str, Profile] = {}
+    with where.house() as house:
+        registry, hardware = house.registry(), load_hardware()
+        engines = build_engines(settings.engines, HttpClient(house.clock))
+        for name in sorted(models):
+            try:
+                planned = plan_model(name, settings.models[name], registry.get(name), engines, settings)
+            except (ModelNotFound, ModelRefused, ConfigError):
+                continue
+            if (found := find_profile(house.database, describe_subject(planned, hardware))) is not None:
+                profiles[name] = found
+    return profiles
+
+
+def _terms(settings: Settings, name: str, profile: Profile) -> Terms:
     pipeline = settings.pipelines[name]
     model = settings.models[pipeline.model]
     return Terms(
@@ -53,6 +80,11 @@ def _terms(settings: Settings, name: str) -> Terms:
         slots=model.slots,
         queue=pipeline.queue,
         first_token_s=pipeline.slo.first_token_ms / 1e3,
+        start_s=profile.load_s,
+        seconds=profile.service_s,
+        slow=profile.slow_by_slot(model.slots),
+        prefill_tokens_per_s=profile.prefill_tokens_per_s,
+        decode_tokens_per_s=next((speed for count, speed in profile.decode_tokens_per_s if count == 1), None),
     )
 
 

@@ -198,9 +198,9 @@ def _reckon_work(stream: Stream, terms: Terms, assumed: Counter[str]) -> Floats:
         decode = terms.decode_tokens_per_s or DECODE_TOKENS_PER_S
         by_tokens = np.nan_to_num(stream.prompt_tokens) / prefill + np.nan_to_num(stream.output_tokens) / decode
         known = ~(np.isnan(stream.prompt_tokens) & np.isnan(stream.output_tokens))
-        if terms.seconds is None and known.any():
+        told = terms.prefill_tokens_per_s and terms.decode_tokens_per_s
+        if known.any() and (told or terms.seconds is None):
             work = np.where(known, by_tokens, np.nan)
-            told = terms.prefill_tokens_per_s and terms.decode_tokens_per_s
             whence = "as measured or said" if told else "assumed (--prefill, --decode)"
             assumed[f"{prefill:g} prompt and {decode:g} output tokens a second, {whence}"] += 1
     missing = np.isnan(work)

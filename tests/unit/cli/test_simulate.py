@@ -11,14 +11,20 @@ import numpy as np
 import pytest
 from typer.testing import CliRunner
 
+from headgate.allocation.profile import Profile
+from headgate.app.opening import Where
+from headgate.app.plan import describe_subject, plan_model
 from headgate.cli import exits
 from headgate.cli.program import program
 from headgate.control.journal import StoreJournal
 from headgate.core.clock import ManualClock
 from headgate.core.principal import LOCAL_ADMIN
+from headgate.engines.fake import Fake
 from headgate.evaluation import simulation
+from headgate.evaluation.profiles import save_profile
 from headgate.metering.ledger import Ledger
 from headgate.store.database import Database
+from headgate.workers.hardware import load_hardware
 from tests.helpers.database import make_database, make_ids
 from tests.unit.control.world import World, make_plan
 
@@ -204,3 +210,25 @@ def test_a_decision_that_is_another_now_is_a_failure(state: Path) -> None:
 def test_no_decisions_yet(state: Path) -> None:
     assert told("explain")["decisions"] == []
     assert "No decisions yet" in call("explain").stdout
+
+
+def test_what_tuning_measured_is_used(trace: Path, tmp_path: Path) -> None:
+    config = tmp_path / "headgate.yaml"
+    config.write_text(
+        "pools: {cpu: {cores: [0]}}\nmodels: {m: {source: 'fake:seed=1', slots: 2}}\n"
+        "pipelines: {a: {model: m}, b: {model: m}}\n"
+    )
+    told("model", "add", "m", "fake:seed=1")
+    where = Where(config=config)
+    settings, _ = where.settings()
+    with where.house() as house:
+        planned = plan_model("m", settings.models["m"], house.registry().get("m"), {"fake": Fake(None)}, settings)  # type: ignore[arg-type]
+        subject = describe_subject(planned, load_hardware())
+        profile = Profile(service_s=0.2, load_s=1.5, slow=((1, 1.0), (2, 1.9)))
+        save_profile(house.database, house.clock, subject, profile, best=True)
+    bare = tmp_path / "bare.csv"
+    bare.write_text("at,pipeline\n0,a\n1,b\n2,a\n")
+    (pool,) = told("simulate", "--trace", str(bare), "--pools", "cpu=2", "--policy", "equal")["pools"]
+    assert pool["start_s"] == 1.5
+    assert "each request is 0.2 s of work, as measured or said" in pool["assumed"]
+    assert not any("k^" in text for text in pool["assumed"])
