@@ -38,9 +38,10 @@ if TYPE_CHECKING:
     from headgate.control.node_plan import PlannedModel
 
 LEAST_S = 10.0
-# How the time is spent: the present profile, the search, its confirmation; the rest is for the new profile.
-_PROFILED, _LOOKED, _CONFIRMED, _DONE = 0.12, 0.55, 0.8, 0.88
-_LOOKED_BESIDE = 0.4  # where other quantisations are there to be looked at
+# How the time is spent, as parts of it: the present profile, the search, its confirmation, other quantisations, the new
+# profile. Less than all, because what has begun is finished.
+_PARTS = (0.12, 0.55, 0.8, 0.8, 0.88)
+_PARTS_BESIDE = (0.12, 0.4, 0.6, 0.75, 0.88)  # where other quantisations are there to be looked at
 
 Tell = Callable[[str], None]
 
@@ -139,8 +140,9 @@ class _Tuning:
         with tempfile.TemporaryDirectory(prefix="hg-") as folder:  # short: a socket's path has 103 bytes at most
             site = _choose_site(self._house, Path(folder), devices, cpu=pool.kind == "cpu")
             async with self._bench(version, site) as bench:
-                profiled = _PROFILED if knobs else _DONE
-                present = best = await self._profile(bench, planned.options, self._at(profiled))
+                ends = [self._began + part * self._seconds for part in (_PARTS_BESIDE if others else _PARTS)]
+                profiled, looked, confirmed, compared, done = ends
+                present = best = await self._profile(bench, planned.options, profiled if knobs else done)
                 search = Search(
                     bench=bench,
                     writer=self._writer,
@@ -149,13 +151,12 @@ class _Tuning:
                     cores=len(devices),
                     tell=self._tell,
                 )
-                look_until = self._at(_LOOKED_BESIDE if others else _LOOKED)
-                outcome = await search.run(planned.options, knobs, look_until=look_until, until=self._at(_CONFIRMED))
+                outcome = await search.run(planned.options, knobs, look_until=looked, until=confirmed)
+                beside = await self._compare(bench, site, others, outcome.chosen, compared)
                 if outcome.chosen != planned.options:
-                    best = await self._profile(bench, outcome.chosen, self._at(_DONE))
+                    best = await self._profile(bench, outcome.chosen, done)
                 elif present.slow[-1][0] < planned.options.slots:  # there was no time for all of it at first
-                    present = best = await self._profile(bench, planned.options, self._at(_DONE))
-                beside = await self._compare(bench, site, others, outcome.chosen)
+                    present = best = await self._profile(bench, planned.options, done)
                 disturbed = bench.disturbed
         self._keep(outcome, present, best)
         return Tuned(
@@ -175,9 +176,6 @@ class _Tuning:
             snippet=_write_snippet(planned.name, self._model, outcome),
         )
 
-    def _at(self, part: float) -> float:
-        return self._began + part * self._seconds
-
     def _bench(self, version: Version, site: Site) -> ReplicaBench:
         return ReplicaBench(self._planned.engine, version, site, self._clock, self._house.chance)
 
@@ -188,14 +186,13 @@ class _Tuning:
         )
 
     async def _compare(
-        self, bench: ReplicaBench, site: Site, others: Mapping[str, Version], options: ModelOptions
+        self, bench: ReplicaBench, site: Site, others: Mapping[str, Version], options: ModelOptions, until: float
     ) -> tuple[Beside, ...]:
         found: list[Beside] = []
         for name, version in others.items():
-            if self._clock.monotonic() >= self._at(_DONE):
+            if self._clock.monotonic() >= until:
                 break
             self._tell(f"beside {name}")
-            until = self._at(_DONE)
             try:
                 async with self._bench(version, site) as theirs:
                     one = await compare_versions(

@@ -125,14 +125,16 @@ def _verdict(tuned: Tuned) -> str:
         )
         return f"Nothing beats the present settings by more than noise: they stay.{again}{untried} The profile is kept."
     assert confirmation is not None
-    if confirmation.rescues:
-        told = "keep the promise of the pipelines that use this model, which the present settings do not"
-    elif confirmation.by == "first token":
-        told = f"bring the first token in {1 / confirmation.gain:.0%} of the time; it is late all the same"
+    promise = "keep the promise of the pipelines that use this model, which the present settings do not"
+    if confirmation.rescues and confirmation.low <= 1.0:
+        told = promise
+    elif confirmation.by == "lateness":
+        told = f"take {1 / confirmation.gain:.0%} of the time to where the promise is kept; they are late all the same"
     else:
         told = (
             f"serve {confirmation.gain - 1:.1%} more requests a second a core "
             f"(at least {confirmation.low - 1:.1%}, with 95 % certainty, {confirmation.pairs} pairs)"
+            f"{f', and {promise}' if confirmation.rescues else ''}"
         )
     return f"The chosen settings {told}.{untried} The profiles are kept. For headgate.yaml:"
 

@@ -41,41 +41,51 @@ class Promise:
     first_token_s: float
     per_token_s: float
 
+    def strain(self, served: Served) -> float:
+        """What 95 of 100 of these requests took, as a part of what was promised; above 1 they are late."""
+        return max(served.first_token_s / self.first_token_s, served.per_token_s / self.per_token_s)
+
     def kept_by(self, served: Sequence[Served]) -> bool:
-        """Whether 95 of 100 requests were answered so, in most of the stretches."""
-        return (
-            statistics.median(one.first_token_s for one in served) <= self.first_token_s
-            and statistics.median(one.per_token_s for one in served) <= self.per_token_s
-        )
+        """Whether requests are in time in most of the stretches."""
+        return statistics.median(self.strain(one) for one in served) <= 1.0
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Comparison:
     """Other settings beside the present ones. `gain` is the median ratio of requests a second a core, of `pairs` pairs;
-    that of the truth is above `low` with 95 % certainty, and above 1 with 80 % when `likely`. `kept` is whether the
-    others keep the promise, `rescues` whether they alone do; where neither does, `by` says that first tokens were
-    compared.
+    that of the truth is above `low` with 95 % certainty; with 80 %, it is above 1 when `likely`, below when `unlikely`.
+    `kept` is whether the others keep the promise, `alone` whether the present ones do not, `rescues` whether that is
+    beyond noise. Where neither does, `by` says that it was compared how late they are.
     """
 
     gain: float
     low: float
     likely: bool
+    unlikely: bool
     pairs: int
     kept: bool
+    alone: bool = False
     rescues: bool = False
-    by: Literal["speed", "first token"] = "speed"
+    by: Literal["speed", "lateness"] = "speed"
 
     @property
     def better(self) -> bool:
         """Whether the others are better: alone in time, or faster by more than noise and more than a trifle."""
-        faster = self.kept and self.low > 1.0 and self.gain >= _CLEARLY
-        return faster or (self.rescues and self.pairs >= _PAIRS_LEAST)
+        return self.rescues or (self.kept and self.low > 1.0 and self.gain >= _CLEARLY)
 
     @property
     def promising(self) -> bool:
         """Whether the others are worth to be gone on with and compared again, as a comparison cut short may be."""
         unsure = self.likely or self.pairs < _PAIRS_LEAST
         return self.better or (self.kept and unsure and self.gain >= _CLEARLY)
+
+    def settled(self, least: int) -> bool:
+        """Whether more pairs would hardly change what is thought. A win by luck is found out when it is confirmed."""
+        if self.alone:
+            return self.rescues and self.pairs >= least
+        if self.pairs < least:
+            return self.pairs >= _PAIRS_HOPELESS and self.unlikely
+        return self.low > 1.0 or self.gain < 1.0
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -151,46 +161,20 @@ class Search:
         # Why as many for both: one that waits for its only caller would idle, and look frugal where others use its
         # core meanwhile. What exceeds the slots waits in the replica, and counts into the first token's time.
         at_once = max(ours.slots, theirs.slots)
-        mine, others, ratios = list[Served](), list[Served](), list[float]()
-        by: Literal["speed", "first token"] = "speed"
-        while len(ratios) < pairs[1] and self.clock.monotonic() < until:
-            if not ratios or (renew and len(ratios) % renew == 0):
+        mine, others = list[Served](), list[Served]()
+        while len(mine) < pairs[1] and self.clock.monotonic() < until:
+            if not mine or (renew and len(mine) % renew == 0):
                 if renew:
                     await self.bench.rest()
                 for options in (ours, theirs):  # what a new process does only once is not compared
                     await self.bench.serve(options, calls[:at_once], at_once)
             # In turns ABBA, so that a machine that gets slower favours neither.
-            if len(ratios) % 2 == 0:
-                one = await self.bench.serve(ours, calls, at_once)
-                other = await self.bench.serve(theirs, calls, at_once)
-            else:
-                other = await self.bench.serve(theirs, calls, at_once)
-                one = await self.bench.serve(ours, calls, at_once)
-            mine.append(one)
-            others.append(other)
-            # Why not speed: where neither is in time, the next step is the one that comes nearer.
-            in_time, theirs_in_time = self.promise.kept_by(mine), self.promise.kept_by(others)
-            late = not in_time and not theirs_in_time
-            by = "first token" if late else "speed"
-            ratios = [
-                _nearer(one, other) if late else one.core_s / max(other.core_s, 1e-9)
-                for one, other in zip(mine, others, strict=True)
-            ]
-            rescues = theirs_in_time and not in_time
-            if pairs[0] < pairs[1] and (len(ratios) >= pairs[0] if rescues else _is_settled(ratios, pairs[0])):
+            turns = [(ours, mine), (theirs, others)]
+            for options, served in turns if len(mine) % 2 == 0 else turns[::-1]:
+                served.append(await self.bench.serve(options, calls, at_once))
+            if pairs[0] < pairs[1] and judge(self.promise, mine, others).settled(pairs[0]):
                 break
-        if not ratios:
-            return None
-        kept = self.promise.kept_by(others)
-        return Comparison(
-            gain=statistics.median(ratios),
-            low=lower_bound(ratios),
-            likely=lower_bound(ratios, _LIKELY) > 1.0,
-            pairs=len(ratios),
-            kept=kept or by == "first token",
-            rescues=kept and not self.promise.kept_by(mine),
-            by=by,
-        )
+        return judge(self.promise, mine, others) if mine else None
 
     async def _turn(self, knob: Knob, best: ModelOptions, until: float) -> ModelOptions:
         """Turn one knob up while that helps, else down while that does."""
@@ -255,6 +239,28 @@ class Search:
         return self.writer.write(rounds * slots)
 
 
+def judge(promise: Promise, mine: Sequence[Served], others: Sequence[Served]) -> Comparison:
+    """What pairs of the same requests say of other settings beside the present ones."""
+    in_time, theirs_in_time = promise.kept_by(mine), promise.kept_by(others)
+    both = list(zip(mine, others, strict=True))
+    eased = [promise.strain(one) / max(promise.strain(other), 1e-9) for one, other in both]
+    # Why not speed: where neither is in time, the next step is the one that comes nearer.
+    by = "speed" if in_time or theirs_in_time else "lateness"
+    ratios = [one.core_s / max(other.core_s, 1e-9) for one, other in both] if by == "speed" else eased
+    alone = theirs_in_time and not in_time
+    return Comparison(
+        gain=statistics.median(ratios),
+        low=lower_bound(ratios),
+        likely=lower_bound(ratios, _LIKELY) > 1.0,
+        unlikely=lower_bound([1.0 / max(ratio, 1e-9) for ratio in ratios], _LIKELY) > 1.0,
+        pairs=len(ratios),
+        kept=theirs_in_time or by == "lateness",
+        alone=alone,
+        rescues=alone and lower_bound(eased) > 1.0,
+        by=by,
+    )
+
+
 def lower_bound(ratios: Sequence[float], sure: float = _SURE) -> float:
     """The median of what `ratios` are drawn from is above this with certainty `sure`; 0 when they are too few to say.
 
@@ -270,14 +276,3 @@ def lower_bound(ratios: Sequence[float], sure: float = _SURE) -> float:
             break
         found = ordered[place]
     return found
-
-
-def _is_settled(ratios: Sequence[float], least: int) -> bool:
-    """Whether more pairs would hardly change what is thought. A win by luck is found out when it is confirmed."""
-    if len(ratios) < least:
-        return len(ratios) >= _PAIRS_HOPELESS and max(ratios) < 1.0
-    return lower_bound(ratios) > 1.0 or statistics.median(ratios) < 1.0
-
-
-def _nearer(ours: Served, theirs: Served) -> float:
-    return ours.first_token_s / max(theirs.first_token_s, 1e-9)

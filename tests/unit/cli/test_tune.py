@@ -24,7 +24,7 @@ from headgate.evaluation.tuning import Comparison, Outcome, Promise, Tried
 
 PRESENT = ModelOptions(context=512, slots=4)
 CHOSEN = replace(PRESENT, slots=8, settings={"batch": 128})
-BETTER = Comparison(gain=1.2, low=1.1, likely=True, pairs=16, kept=True)
+BETTER = Comparison(gain=1.2, low=1.1, likely=True, unlikely=False, pairs=16, kept=True)
 TUNED = Tuned(
     name="m",
     version=Version(
