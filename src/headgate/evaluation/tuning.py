@@ -85,7 +85,7 @@ class Comparison:
             return self.rescues and self.pairs >= least
         if self.pairs < least:
             return self.pairs >= _PAIRS_HOPELESS and self.unlikely
-        return self.low > 1.0 or self.gain < 1.0
+        return self.better or self.gain < 1.0
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
