@@ -16,21 +16,22 @@ from headgate.allocation.forecast import ForecastSettings, Window
 class TargetSettings:
     """How targets are chosen (seconds, utility of a whole pipeline as 1).
 
-    Targets are chosen every `decide_s`. The near stretch lasts `near_part` of the time until a replica that is started
-    now serves, and at least `near_least_s`: not all of it, for a release may be taken back. The far stretch lasts `far_times` as long and `far_more_s` more. `alpha` is fairness: 0 adds parts on time, 1 adds their logarithms,
-    more looks at whoever is worst. `answered` is what an answer is worth that comes too late. `money` and `energy` are
-    the utility of one unit of money an hour and of one watt: what holding capacity must bring. `move_s` is how many
+    Targets are chosen every `decide_s`. The near stretch lasts until a replica that is started now serves, and at
+    least `near_least_s`. The far stretch lasts `far_times` as long and `far_more_s` more. `alpha` is fairness: 0 adds
+    parts on time, 1 adds their logarithms, more looks at whoever is worst. `answered` is what an answer is worth that
+    comes too late, `queue` what a second of one replica's work is that waits already. `money` and `energy` are the
+    utility of one unit of money an hour and of one watt: what holding capacity must bring. `move_s` is how many
     seconds of a pipeline's utility a start takes from it, `dwell` what it costs to stop a replica that it just got.
     `spare` is what capacity that nobody needs is worth where the load is, so that none lies idle.
     """
 
     decide_s: float = 3.0
-    near_part: float = 0.5
     near_least_s: float = 2.0
     far_times: float = 1.0
     far_more_s: float = 5.0
     alpha: float = 0.0
     answered: float = 0.3
+    queue: float = 0.2
     spare: float = 1e-3
     money: float = 0.01
     energy: float = 0.0
@@ -44,7 +45,7 @@ class TargetSettings:
         `decide_s` is how often targets are chosen, where that is not as the settings say.
         """
         every_s = self.decide_s if decide_s is None else decide_s
-        near_s = max(self.near_part * start_s, every_s, self.near_least_s)
+        near_s = max(start_s, every_s, self.near_least_s)
         far_s = near_s * (1.0 + self.far_times) + self.far_more_s
         return Window(begins_s=0.0, ends_s=near_s), Window(begins_s=near_s, ends_s=far_s)
 

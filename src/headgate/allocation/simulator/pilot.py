@@ -61,7 +61,7 @@ class Pilot:
         self._names = [f"{number:05}" for number in range(len(charges))]
         self._before = 0.0
         self._prices: Floats | None = None
-        self._windows = settings.windows(rules.start_s, rules.rest_s)
+        self._windows = settings.windows(rules.start_s)
         self.decide_s = settings.decide_s
         self.gaps: list[float] = []
 
