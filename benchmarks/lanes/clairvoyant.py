@@ -1,12 +1,12 @@
 """Who knows each minute's arrivals beforehand and switches in no time: what lane F's policies are measured against.
 
-A strong reference, not a proven bound: it plans minute by minute from true counts with a steady-state table.
+A strong reference, not a proven bound: it plans each minute from its true count and the queues, every 5 s.
 """
 
 from __future__ import annotations
 
 from benchmarks.lanes.headgate_policy import service
-from benchmarks.lanes.lane_f import Lane
+from benchmarks.lanes.lane_f import SERVICE, Lane
 from benchmarks.lanes.traces import MINUTE_S
 from headgate.allocation.arrays import Ints
 from headgate.allocation.simulator.run import Rules, View
@@ -36,12 +36,14 @@ class Clairvoyant:
                 service=self._service,
                 near=(float(count) / MINUTE_S,) * 7,
                 far=(float(count) / MINUTE_S,) * 7,
-                near_s=1.0,
-                far_s=1.0,
+                near_s=MINUTE_S,
+                far_s=MINUTE_S,
                 options=(Option(now=self._lane.capacity),),  # whatever it takes now is there at once
+                inside=float(held),
+                room=SERVICE.queue,
                 floor=1,
                 cap=self._lane.capacity,
             )
-            for count in counts[minute]
+            for count, held in zip(counts[minute], view.queued + view.in_flight, strict=True)
         ]
         return choose_targets(wants, [self._lane.capacity]).counts
