@@ -13,6 +13,7 @@ from headgate.cli.output import make_table, note, out, print_json, show_time
 from headgate.core.clock import SystemClock
 from headgate.core.errors import NotRunning, Unavailable
 
+_NOTHING = 1e-6  # a gap that is only rounding
 _IN_MEMORY = 200  # decisions that a running node tells
 
 
@@ -46,7 +47,7 @@ def explain(
 def _load(where: Any, last: int, pipeline: str | None) -> list[dict[str, Any]]:
     """From the node, which tells most of them; from the database when none answers."""
     from headgate.app.local_admin import LocalAdmin
-    from headgate.control.replay import list_changes, load_decisions
+    from headgate.control.replay import list_changes, load_decisions, value
 
     places = where.places()
 
@@ -60,12 +61,13 @@ def _load(where: Any, last: int, pipeline: str | None) -> list[dict[str, Any]]:
         told = []
     if pipeline is not None:
         told = [one for one in told if any(change["pipeline"] == pipeline for change in list_changes(one))]
+    told = told[:last]
     if len(told) < last:  # a node that was started anew knows few
         with where.house() as house:
             known = {one["number"] for one in told}
-            older = load_decisions(house.database, last, pipeline)
-            told += [one for one in older if one["number"] not in known]
-    return [{**one, "changes": list_changes(one)} for one in told[:last]]
+            older = [one for one in load_decisions(house.database, last, pipeline) if one["number"] not in known]
+            told += [value(house.database, one) for one in older[: last - len(told)]]
+    return [{**one, "changes": list_changes(one)} for one in told]
 
 
 def _show(decision: dict[str, Any]) -> None:
@@ -94,7 +96,7 @@ def _sum(decision: dict[str, Any]) -> str:
         up, down = sum(one for one in gains if one > 0), -sum(one for one in gains if one < 0)
         parts.append(f"gained {up:.3g}, given up {down:.3g}")
     if (gap := decision.get("gap_to_bound")) is not None:
-        parts.append(f"at most {100 * gap:.2g} % below the best possible")
+        parts.append("nothing better is possible" if gap < _NOTHING else f"at most {100 * gap:.2g} % below the best")
     if prices := decision.get("prices"):
         parts.append(f"price of one more device: {_prices(prices)}")
     return "; ".join(parts)

@@ -82,6 +82,21 @@ def list_changes(decision: Mapping[str, Any]) -> list[dict[str, Any]]:
     return changes
 
 
+def value(db: Database, decision: Mapping[str, Any]) -> dict[str, Any]:
+    """The decision with what its changes gained, gap and prices, made again where they are not on record.
+
+    One that comes out otherwise today is told as it was recorded. Raises as load_decision.
+    """
+    changes = list_changes(decision)
+    if all("gained" in one for one in changes):
+        return {**decision, "changes": changes}
+    found = replay(load_decision(db, int(decision["number"])))
+    if not found.same or found.allocation is None:
+        return {**decision, "changes": changes}
+    made = plain_allocation(found.allocation)
+    return {**decision, **{name: made[name] for name in ("changes", "gap_to_bound", "prices")}}
+
+
 def tell_changes(changes: Sequence[Change]) -> str:
     """The text by which a decision's changes are recorded."""
     return "; ".join(f"{one.pipeline} {one.before} -> {one.after}: {one.reason}" for one in changes)

@@ -9,7 +9,7 @@ import orjson
 import pytest
 
 from headgate.control.journal import StoreJournal
-from headgate.control.replay import list_changes, load_decision, load_decisions, replay
+from headgate.control.replay import list_changes, load_decision, load_decisions, replay, value
 from headgate.core.clock import ManualClock
 from headgate.core.errors import NotFound
 from headgate.store.database import Database
@@ -54,6 +54,17 @@ async def test_every_recorded_decision_is_made_again_to_the_byte(recorded: Datab
         assert told == [(each.pipeline, each.before, each.after, each.reason) for each in found.allocation.changes]
     with pytest.raises(NotFound, match="no decision 999"):
         load_decision(recorded, 999)
+
+
+async def test_what_is_not_on_record_is_reckoned_again(recorded: Database) -> None:
+    for one in load_decisions(recorded, 100):
+        told = value(recorded, one)
+        assert [(each["before"], each["after"]) for each in told["changes"]] == [
+            (each["before"], each["after"]) for each in list_changes(one)
+        ]
+        made = replay(load_decision(recorded, one["number"])).allocation
+        assert made is not None and told["gap_to_bound"] == made.gap_to_bound
+        assert value(recorded, {**told, "gap_to_bound": 0.5})["gap_to_bound"] == 0.5  # on record: left as it is
 
 
 async def test_another_state_or_another_answer_is_told(recorded: Database) -> None:
