@@ -16,6 +16,8 @@ _LOADS = 3  # with a warm page cache; the median counts
 _LEVEL_S = 0.7  # about how long each number of requests at once is looked at
 _PREFILL_TOKENS = 512
 _PREFILLS = 3
+_SHORT_TOKENS = 10
+_BURSTS_LEAST, _BURSTS, _BURSTS_S = 2, 9, 0.5
 
 
 async def measure_profile(
@@ -44,12 +46,14 @@ async def measure_profile(
     await bench.serve(options, writer.write(1), 1)  # what is done only once by a new process is not measured
     tell("1 request at once")
     levels: list[tuple[int, Served]] = [(1, await _look(bench, options, writer, 1))]
+    decode = [(1, await _decode(bench, options, writer, 1, clock))]
     prefill = await _prefill(bench, options, writer, levels[0][1], clock, until)
     for at_once in _levels(options.slots):
         if clock.monotonic() >= until:
             break
         tell(f"{at_once} requests at once")
         levels.append((at_once, await _look(bench, options, writer, at_once)))
+        decode.append((at_once, await _decode(bench, options, writer, at_once, clock)))
     watts = None
     if clock.monotonic() < until:
         watts = await bench.watts(options, writer.write(4 * options.slots))
@@ -65,9 +69,7 @@ async def measure_profile(
         warm_bytes=footprint.warm,
         file_bytes=file_bytes,
         prefill_tokens_per_s=prefill,
-        decode_tokens_per_s=tuple(
-            (at_once, speed) for at_once, served in levels if (speed := served.decode_tokens_per_s) is not None
-        ),
+        decode_tokens_per_s=tuple((at_once, speed) for at_once, speed in decode if speed is not None),
         watts=watts,
     )
 
@@ -77,6 +79,23 @@ async def _look(bench: Bench, options: ModelOptions, writer: RequestWriter, at_o
     round_s = (await bench.serve(options, writer.write(at_once), at_once)).seconds
     rounds = max(2, min(32, round(_LEVEL_S / max(round_s, 1e-3))))
     return await bench.serve(options, writer.write(rounds * at_once), at_once)
+
+
+async def _decode(
+    bench: Bench, options: ModelOptions, writer: RequestWriter, at_once: int, clock: Clock
+) -> float | None:
+    """Tokens a second of so many streams together. Their prompts are short and come at once, so that none is read
+    while others are being answered.
+    """
+    speeds: list[float] = []
+    until = clock.monotonic() + _BURSTS_S
+    for burst in range(_BURSTS):
+        if burst >= _BURSTS_LEAST and clock.monotonic() >= until:
+            break
+        calls = writer.write(at_once, prompt_tokens=_SHORT_TOKENS)
+        speed = (await bench.serve(options, calls, at_once)).decode_tokens_per_s
+        speeds += [speed] if speed is not None else []
+    return statistics.median(speeds) if speeds else None
 
 
 async def _prefill(
