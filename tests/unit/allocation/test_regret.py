@@ -1,0 +1,32 @@
+"""Lane F's figures: which part of the way is gone, and from whose Faro."""
+
+import pytest
+from benchmarks.lanes.regret import close, key_of
+
+
+def told(mode: str, capacity: int, **violations: float) -> dict[str, float]:
+    return {key_of(name, capacity, mode): value for name, value in violations.items()}
+
+
+def test_the_way_goes_from_the_best_faro_to_the_clairvoyant_and_the_least_part_counts():
+    found = told("cold", 32, headgate=0.02, faro_sum=0.05, faro_fair_sum=0.03, clairvoyant=0.01)
+    found |= told("cold", 20, headgate=0.31, faro_sum=0.40, faro_fair_sum=0.45, clairvoyant=0.30)
+    assert close(found) == {
+        "lane_f_regret_cold_20": pytest.approx(0.9),
+        "lane_f_regret_cold_32": pytest.approx(0.5),
+        "lane_f_regret_cold_min": pytest.approx(0.5),
+    }
+
+
+def test_a_faro_that_was_not_run_again_is_named_as_such_and_one_that_is_missing_makes_no_figure():
+    found = told("warm", 32, headgate=0.02, clairvoyant=0.01) | told("warm", 36, headgate=0.02, clairvoyant=0.01)
+    committed = told("warm", 32, faro_sum=0.05, faro_fair_sum=0.03)
+    assert close(found, committed) == {
+        "lane_f_regret_warm_32_faro_as_committed": pytest.approx(0.5),
+        "lane_f_regret_warm_min": pytest.approx(0.5),
+    }
+    assert close(found) == {}
+
+
+def test_where_the_clairvoyant_is_no_better_there_is_no_way_to_go():
+    assert close(told("cold", 60, headgate=0.0, faro_sum=0.0, faro_fair_sum=0.0, clairvoyant=0.0)) == {}
