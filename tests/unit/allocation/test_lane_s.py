@@ -2,7 +2,15 @@
 
 import numpy as np
 import pytest
+from benchmarks.lanes.elastic import Units, run
+from benchmarks.lanes.elastic_bounds import fewest_constant, offered, schedule
+from benchmarks.lanes.elastic_headgate import Headgate, choose
+from benchmarks.lanes.elastic_rules import HPA, KEDA, KPA, Constant, LoadAndHeadroom, RayServe, SageServe
 from benchmarks.lanes.serve_gen import WINDOW_S, ServeGen
+
+from headgate.allocation.punctuality import Service
+from headgate.allocation.settings import DEFAULTS
+from headgate.allocation.targets import Option, Want, choose_targets
 
 
 def trace(rate: float, cv: float = 1.0, windows: int = 3, weibull_shape: float | None = None) -> ServeGen:
@@ -46,3 +54,113 @@ def test_gaps_vary_as_much_as_the_trace_says(rate: float, cv: float, shape: floa
 def test_steps_must_divide_a_window() -> None:
     with pytest.raises(ValueError, match="step_s"):
         trace(1.0).counts(seed=1, step_s=7.0)
+
+
+UNITS = Units(start_s=3, slots=4)
+
+
+def steady(rate: float, seconds: int = 1800, seed: int = 0) -> np.ndarray:
+    """Poisson arrivals of one pipeline, [1, steps]."""
+    return np.random.default_rng(seed).poisson(rate, (1, seconds)).astype(np.int32)
+
+
+def play(counts, policy, service_s=2.0, units=UNITS):
+    return run(counts, np.full((len(counts), -(-counts.shape[1] // 600)), service_s), 600, policy, units)
+
+
+def test_with_room_for_all_nobody_is_late_and_units_are_paid_by_the_hour():
+    outcome = play(steady(1.0), Constant(np.array([20])))
+    assert outcome.slo_minutes == 1.0 and outcome.late_by.sum() == 0
+    assert outcome.unit_hours[0] == pytest.approx(10.0) and outcome.moves.sum() == 0
+
+
+def test_under_more_load_than_slots_nearly_all_are_late():
+    outcome = play(steady(8.0), Constant(np.array([2])))  # 16 slots wanted, 8 there
+    assert outcome.slo_minutes < 0.1 and outcome.late_by.sum() > 0.8 * outcome.came_by.sum()
+
+
+def test_the_wait_is_what_queueing_theory_says():
+    """Erlang's C formula; to the second, a request has 2 to 3 s."""
+    servers, busy, mean_s = 16, 14.0, 8.0
+    blocked = 1.0
+    for server in range(1, servers + 1):
+        blocked = busy * blocked / (server + busy * blocked)
+    waits = blocked / (1.0 - busy / servers * (1.0 - blocked))
+    late = waits * np.exp(-(servers - busy) / mean_s * np.linspace(2.0, 3.0, 101)).mean()
+    outcome = play(steady(busy / mean_s, 200_000), Constant(np.array([4])), service_s=mean_s)
+    assert outcome.late_by.sum() / outcome.came_by.sum() == pytest.approx(late, rel=0.15)
+
+
+@pytest.mark.parametrize(("start_s", "late"), [(1, 0), (3, 1), (35, 1)])
+def test_a_request_that_finds_no_unit_wakes_one_and_waits_for_its_start(start_s, late):
+    counts = np.zeros((1, 300), np.int32)
+    counts[0, 100] = 1
+    units = Units(start_s=start_s, patience_s=60)
+    outcome = play(counts, KEDA(units, 1, calm_s=60), units=units)
+    assert outcome.late_by.sum() == late and outcome.moves[0] == 2
+    assert 60 <= outcome.unit_hours[0] * 3600 <= 60 + 2 * start_s + 40
+
+
+def test_a_released_unit_is_paid_until_it_is_empty():
+    class Drop:
+        decide_s, wake, first = 60, False, np.array([4])
+
+        def decide(self, look):
+            return np.array([4 if look.now < 60 else 1])
+
+    outcome = play(np.full((1, 120), 1, np.int32), Drop(), service_s=10.0)
+    assert 4 * 60 + 60 < outcome.unit_hours[0] * 3600 < 4 * 120
+
+
+RULES = (HPA, KEDA, KPA, RayServe, LoadAndHeadroom, SageServe, lambda units, count: Headgate(units, count, price=0.02))
+
+
+@pytest.mark.parametrize("make", RULES)
+def test_every_policy_follows_a_load_up_and_down(make):
+    counts = np.concatenate([steady(0.5), steady(12.0), steady(0.5, 5400)], axis=1)
+    policy = make(UNITS, 1)
+    seen = []
+    decide = policy.decide
+    policy.decide = lambda look: seen.append((look.now, int((said := decide(look))[0]))) or said
+    outcome = play(counts, policy)
+    middle = np.mean([units for now, units in seen if 2400 <= now < 3600])
+    after = np.mean([units for now, units in seen if now >= 7200])
+    assert 6 <= middle <= 16 and after <= 3
+    assert outcome.kept[0, 40:60].mean() > 0.5
+
+
+def test_fewest_constant_units_are_enough_and_one_less_is_not():
+    counts = np.concatenate([steady(6.0, 6000), np.zeros((1, 6000), np.int32)])
+    units = fewest_constant(lambda policy, units: play(counts, policy, units=units), UNITS, 2)
+    assert units[1] == 0
+    assert play(counts, Constant(units)).slo_minutes >= 0.99 > play(counts, Constant(units - 1)).slo_minutes
+
+
+def test_who_knows_the_future_pays_less_than_constant_units():
+    counts = np.concatenate([steady(0.5), steady(12.0), steady(0.5)], axis=1)
+    load = offered(counts, np.full((1, 9), 2.0), 600, UNITS.slots)
+    assert load.mean() == pytest.approx((0.5 + 12.0 + 0.5) / 3 * 2.0 / 4, rel=0.1)
+    units_by, outcome = schedule(
+        lambda policy, units: play(counts, policy, units=Units(start_s=0, slots=4)), load, 0.95
+    )
+    assert outcome.slo_minutes >= 0.95 and units_by[0, 35] > units_by[0, 5]
+    constant = fewest_constant(lambda policy, units: play(counts, policy, units=units), UNITS, 1)
+    assert outcome.unit_hours.sum() < 0.7 * play(counts, Constant(constant)).unit_hours.sum()
+
+
+def test_alone_each_pipeline_chooses_what_the_solver_chooses_for_all():
+    chance = np.random.default_rng(4)
+    wants = []
+    for _ in range(12):
+        rate = float(chance.gamma(0.5, 8.0))
+        service = Service(mean_s=float(chance.uniform(0.5, 5.0)), slots=4, slack=((1.0, 2.0),))
+        rates = tuple(rate * part for part in (0.5, 0.7, 0.9, 1.0, 1.2, 1.5, 2.0))
+        now = int(chance.integers(0, 6))
+        option = Option(now=now, cost=0.02, start_cost=0.005)
+        wants.append(
+            Want(service=service, near=rates, far=rates, near_s=10.0, far_s=25.0, options=(option,), inside=2.0 * rate,
+                 cap=int(chance.choice([4, 16])))
+        )  # fmt: skip
+    together = choose_targets(wants, [1000.0]).counts
+    assert choose(wants, DEFAULTS).tolist() == together.tolist()
+    assert len(set(together.tolist())) > 3
