@@ -158,7 +158,7 @@ class Headgate(Pilot):
         rules = Rules(budget=case.capacity, start_s=case.start_s, decide_s=DEFAULTS.decide_s)
         super().__init__([Charge(service=service(case.told), room=DISCIPLINE.queue)] * case.jobs, rules)
         if case.blind:
-            self._forecasts = LastValue()
+            self.forecasts = LastValue()
 
 
 POLICIES: dict[str, Callable[[Any], Policy]] = {

@@ -112,3 +112,13 @@ def test_the_pilot_stays_within_its_room_whatever_happens(name):
     found = lane_x.measure(lane_x.Headgate, short, seed=1)
     assert found["over_kept_s"] == 0.0 and found["over_s"] <= 5.0
     assert found["late"] < 0.3
+
+
+def test_a_blind_pilot_takes_what_came_last_for_all_that_comes():
+    pilot = lane_x.Headgate(lane_x.make_cases(1)["no_forecast"])
+    pilot.forecasts.learn({"a": 30.0, "b": 0.0}, 5.0)
+    assert isinstance(pilot.forecasts, lane_x.LastValue)
+    near, far = pilot.forecasts.forecast("a", [None, None])
+    assert set(near) == set(far) == {6.0} and len(near) == 7
+    assert set(pilot.forecasts.forecast("b", [None])[0]) == {0.0}
+    assert not isinstance(lane_x.Headgate(lane_x.make_cases(1)["opposed"]).forecasts, lane_x.LastValue)
