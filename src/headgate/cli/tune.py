@@ -120,9 +120,11 @@ def _verdict(tuned: Tuned) -> str:
     if not tuned.knobs:
         return f"{tuned.engine} has no settings whose best value depends on the machine. The profile is kept."
     if outcome.chosen == outcome.present:
-        again = (
-            " What looked better at first was not, or not surely, when it was measured again." if confirmation else ""
-        )
+        again = ""
+        if confirmation is not None:
+            again = " What looked better at first was not, or not surely, when it was measured again."
+        elif any(one.verdict in ("better", "promising") for one in outcome.tried):
+            again = " There was no time to confirm what looked better at first."
         return f"Nothing beats the present settings by more than noise: they stay.{again}{untried} The profile is kept."
     assert confirmation is not None
     promise = "keep the promise of the pipelines that use this model, which the present settings do not"

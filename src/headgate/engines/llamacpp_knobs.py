@@ -21,7 +21,7 @@ def llamacpp_knobs(version: Version, batch: int) -> tuple[Knob, ...]:
     return (
         Knob(name="batch", values=(32, 64, 128, 256, 512), default=batch),
         _SLOTS,
-        _THREADS,
         _KV_TYPE,
+        _THREADS,
         context,
     )

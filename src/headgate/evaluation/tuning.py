@@ -7,6 +7,7 @@ for. What won is compared once more, with new processes; only what wins again is
 
 from __future__ import annotations
 
+import asyncio
 import math
 import statistics
 from collections.abc import Callable, Sequence
@@ -28,6 +29,7 @@ _SLICE_S = 0.15
 _PAIRS_LEAST, _PAIRS_MOST = 6, 12
 _PAIRS_HOPELESS = 4
 _PAIRS_CONFIRM = 24
+_PATIENCE = 4.0  # times the shortest comparison's time
 _PAIRS_RENEWED = 4  # pairs after which new processes take over
 _CLEARLY = 1.02  # a smaller gain is not worth another setting
 _SURE, _LIKELY = 0.95, 0.8  # to advise something; to go on with it until it is confirmed
@@ -162,19 +164,26 @@ class Search:
         # core meanwhile. What exceeds the slots waits in the replica, and counts into the first token's time.
         at_once = max(ours.slots, theirs.slots)
         mine, others = list[Served](), list[Served]()
-        while len(mine) < pairs[1] and self.clock.monotonic() < until:
-            if not mine or (renew and len(mine) % renew == 0):
-                if renew:
-                    await self.bench.rest()
-                for options in (ours, theirs):  # what a new process does only once is not compared
-                    await self.bench.serve(options, calls[:at_once], at_once)
-            # In turns ABBA, so that a machine that gets slower favours neither.
-            turns = [(ours, mine), (theirs, others)]
-            for options, served in turns if len(mine) % 2 == 0 else turns[::-1]:
-                served.append(await self.bench.serve(options, calls, at_once))
-            if pairs[0] < pairs[1] and judge(self.promise, mine, others).settled(pairs[0]):
-                break
-        return judge(self.promise, mine, others) if mine else None
+        try:
+            # Why: settings that a machine cannot bear, such as threads that wait for each other on busy cores, may take
+            # a hundred times as long as others.
+            async with asyncio.timeout(max(0.0, until - self.clock.monotonic())):
+                while len(mine) < pairs[1] and self.clock.monotonic() < until:
+                    if not mine or (renew and len(mine) % renew == 0):
+                        if renew:
+                            await self.bench.rest()
+                        for options in (ours, theirs):  # what a new process does only once is not compared
+                            await self.bench.serve(options, calls[:at_once], at_once)
+                    # In turns ABBA, so that a machine that gets slower favours neither.
+                    turns = [(ours, mine), (theirs, others)]
+                    for options, served in turns if len(mine) % 2 == 0 else turns[::-1]:
+                        served.append(await self.bench.serve(options, calls, at_once))
+                    if pairs[0] < pairs[1] and judge(self.promise, mine, others).settled(pairs[0]):
+                        break
+        except TimeoutError:
+            pass
+        whole = min(len(mine), len(others))
+        return judge(self.promise, mine[:whole], others[:whole]) if whole else None
 
     async def _turn(self, knob: Knob, best: ModelOptions, until: float) -> ModelOptions:
         """Turn one knob up while that helps, else down while that does."""
@@ -196,6 +205,8 @@ class Search:
                 one = await self._try(knob, candidate, best, until)
                 if one is not None:
                     self._tried.append(one)
+                else:
+                    self._skipped.append(knob.name)
                 if one is None or one.verdict not in ("better", "promising"):
                     break
                 best, won = knob.turn(best, candidate), True
@@ -209,6 +220,7 @@ class Search:
             if knob.effect == "answers" and (others := await self._other_answers(best, theirs)):
                 why = f"{others} of {_GREEDY_PROMPTS} greedy answers changed"
                 return Tried(knob=knob.name, value=value, verdict="other answers", why=why)
+            until = min(until, self.clock.monotonic() + _PATIENCE * self._cost_s(best, theirs))
             comparison = await self.compare(best, theirs, pairs=(_PAIRS_LEAST, _PAIRS_MOST), until=until)
         except HeadgateError as error:
             return Tried(knob=knob.name, value=value, verdict="cannot run", why=error.message)

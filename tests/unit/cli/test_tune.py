@@ -91,6 +91,9 @@ def test_settings_that_stay_are_said_to_stay(monkeypatch: pytest.MonkeyPatch) ->
     result = call("m")
     assert "Nothing beats the present settings by more than noise: they stay." in result.stdout
     assert "chosen" not in result.stdout and "warning" not in result.stderr
+    assert "not surely, when it was measured again" in result.stdout
+    tell(monkeypatch, replace(STAYS, outcome=replace(STAYS.outcome, confirmation=None)))
+    assert "There was no time to confirm what looked better" in call("m").stdout
 
 
 def test_an_engine_without_knobs_is_only_measured(monkeypatch: pytest.MonkeyPatch) -> None:

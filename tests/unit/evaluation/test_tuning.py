@@ -168,6 +168,20 @@ def test_settings_that_cannot_run_are_told() -> None:
     assert outcome.tried[0].verdict == "cannot run" and "free" in outcome.tried[0].why
 
 
+def test_settings_that_a_machine_cannot_bear_are_given_up() -> None:
+    class Stuck(SpeedBench):
+        async def serve(self, options: ModelOptions, calls: Sequence[Call], at_once: int) -> Served:
+            if options.threads > 1:
+                await asyncio.Event().wait()
+            return await super().serve(options, calls, at_once)
+
+    bench = Stuck(ManualClock(), lambda _: 1e-5)  # comparisons that may take some hundredths of a second
+    writer = RequestWriter("chat", Shape(), SeededChance(1))
+    search = Search(bench=bench, writer=writer, promise=PROMISE, clock=bench.clock, cores=2)
+    outcome = asyncio.run(search.run(PRESENT, [THREADS], look_until=2.0, until=3.0))
+    assert outcome.tried == () and outcome.untried == ("threads",)
+
+
 def test_time_that_is_short_leaves_knobs_untried() -> None:
     outcome = look(SpeedBench(ManualClock(), lambda _: 1.0), BATCH, SLOTS, seconds=30.0)
     assert outcome.untried == ("batch", "slots") and outcome.chosen == PRESENT
