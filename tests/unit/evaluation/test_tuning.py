@@ -14,6 +14,7 @@ from headgate.core.chat import Call
 from headgate.core.clock import ManualClock
 from headgate.core.errors import BadRequest, DoesNotFit
 from headgate.engines.engine import Knob, ModelOptions
+from headgate.evaluation import tuning
 from headgate.evaluation.bench import Answer, Footprint, Served
 from headgate.evaluation.profiling import measure_profile
 from headgate.evaluation.requests import RequestWriter, Shape
@@ -168,14 +169,15 @@ def test_settings_that_cannot_run_are_told() -> None:
     assert outcome.tried[0].verdict == "cannot run" and "free" in outcome.tried[0].why
 
 
-def test_settings_that_a_machine_cannot_bear_are_given_up() -> None:
+def test_settings_that_a_machine_cannot_bear_are_given_up(monkeypatch: pytest.MonkeyPatch) -> None:
     class Stuck(SpeedBench):
         async def serve(self, options: ModelOptions, calls: Sequence[Call], at_once: int) -> Served:
             if options.threads > 1:
                 await asyncio.Event().wait()
             return await super().serve(options, calls, at_once)
 
-    bench = Stuck(ManualClock(), lambda _: 1e-5)  # comparisons that may take some hundredths of a second
+    monkeypatch.setattr(tuning, "_SLICE_S", 1e-3)  # so that a comparison may take some hundredths of a second
+    bench = Stuck(ManualClock(), lambda _: 1e-5)
     writer = RequestWriter("chat", Shape(), SeededChance(1))
     search = Search(bench=bench, writer=writer, promise=PROMISE, clock=bench.clock, cores=2)
     outcome = asyncio.run(search.run(PRESENT, [THREADS], look_until=2.0, until=3.0))
