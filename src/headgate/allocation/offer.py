@@ -150,7 +150,7 @@ class _Offer:
 
     def rest(self, slot: int) -> _Rest:
         """What going on with this slot and those after it is worth."""
-        return _Rest(self._menu, slot, self._rates[slot], self._dues[slot], self._keep[slot] < 0.0)
+        return _Rest(self._menu, slot, self._rates[slot], self._dues[slot])
 
     def extend(self, draft: _Draft, slot: int, low: Ints, high: Ints) -> _Draft:
         """The draft with each number from `low` to `high` [N] of replicas of the slot's options."""
@@ -175,13 +175,10 @@ class _Offer:
 
 
 class _Rest:
-    """What mixes can still come to from a slot on, where work costs `rate` or more and `dues` are paid [I].
+    """What mixes can still come to from a slot on, where work costs `rate` or more and `dues` are paid [I]."""
 
-    `kept` [I] says whose replicas of this slot are cheaper to keep than to stop, though they add nothing.
-    """
-
-    def __init__(self, menu: Menu, slot: int, rate: Floats, dues: Floats, kept: Bools) -> None:
-        self._menu, self._slot, self._rate, self._dues, self._kept = menu, slot, rate, dues, kept
+    def __init__(self, menu: Menu, slot: int, rate: Floats, dues: Floats) -> None:
+        self._menu, self._slot, self._rate, self._dues = menu, slot, rate, dues
         self._line = menu.values - rate * menu.loads
         # The best from each point of the curve on, [G, I], but for what the work so far saves.
         self._ahead = np.maximum.accumulate(self._line[::-1], axis=0)[::-1]
@@ -202,7 +199,8 @@ class _Rest:
         good = (self._ahead.take(owner, axis=1) >= need).sum(axis=0)
         until = menu.loads[np.minimum(good, len(menu.loads) - 1), owner]
         high = np.ceil((until - draft.work) / speed - SLACK).clip(0.0).astype(np.int64)
-        high = np.maximum(high, np.where(self._kept, menu.now[slot], 0)[owner])
+        # Why, at any prices: what is there may be cheaper to keep than to stop, though it adds nothing.
+        high = np.maximum(high, np.where(menu.cost[slot] < menu.stop[slot], menu.now[slot], 0)[owner])
         high = np.minimum(np.minimum(high, menu.limit[slot][owner]), menu.cap[owner] - draft.total)
         low = np.zeros_like(high)
         if slot == len(menu.option) - 1:

@@ -6,6 +6,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from headgate.allocation.mixes import Menu
+from headgate.allocation.offer import near_mixes
 from headgate.allocation.problem import Curves
 from headgate.allocation.solver import Problem, solve, worth_of
 
@@ -188,6 +190,59 @@ def test_a_higher_weight_never_serves_a_pipeline_worse(seed, factor):
 
     if before.gap < 1e-9 and after.gap < 1e-9:
         assert served(after) >= served(before) - TINY
+
+
+@settings(max_examples=80, deadline=None)
+@given(st.integers(0, 10**6), st.floats(0.0, 2.0), st.floats(0.01, 3.0), st.floats(0.2, 3.0))
+def test_no_mix_that_is_not_listed_is_worth_more_than_is_told_at_any_prices(seed, level, reach, change):
+    problem = make(seed, pipelines=5, pools=3, most_options=3, cap=4, even=bool(seed % 2))
+    curves, seats = Curves(problem.loads, problem.values), np.zeros(problem.options, int)
+    slots = np.full((problem.pipelines, 3), -1)
+    for i in range(problem.pipelines):
+        mine = np.flatnonzero(problem.pipeline == i)
+        slots[i, 3 - len(mine) :] = mine
+        seats[mine[0]] = min(problem.floor[i], problem.capacity[problem.pool[mine[0]]] // problem.units[mine[0]])
+    menu = Menu(problem, curves, np.arange(problem.pipelines), slots, seats, problem.capacity)
+    chance = np.random.default_rng(seed)
+    prices = level * chance.uniform(0.0, 1.0, problem.pools)
+    mixes = near_mixes(menu, prices, reach * 0.1)
+    others = prices * change ** chance.uniform(-1.0, 1.0, problem.pools)
+    limit, limit_there = mixes.unlisted(prices), mixes.unlisted(others)
+    listed = {(int(i), *held) for i, held in zip(mixes.owner, mixes.counts.T.tolist(), strict=True)}
+    assert set(mixes.owner.tolist()) == set(range(problem.pipelines))
+    for i in range(problem.pipelines):
+        k = slots[i][slots[i] >= 0]
+        best = -np.inf
+        for mix in np.ndindex(*[problem.cap[i] + 1] * len(k)):
+            counts = np.array(mix)
+            used = np.bincount(problem.pool[k], problem.units[k] * counts, problem.pools)
+            if not seats[k].sum() <= counts.sum() <= problem.cap[i] or (used > problem.capacity + TINY).any():
+                continue
+            change_of = counts - problem.now[k]
+            costs = problem.cost[k] @ counts + problem.start_cost[k] @ change_of.clip(0)
+            costs += problem.stop_cost[k] @ (-change_of).clip(0)
+            worth = curves.at(np.array([i]), np.array([problem.speed[k] @ counts]))[0] - costs
+            best = max(best, worth - prices @ used)
+            if (i, *([0] * (3 - len(k))), *mix) not in listed:
+                stands = fewer_are_as_good(problem, curves, i, k, counts)
+                assert stands or worth - prices @ used <= limit[i] + TINY
+                assert stands or worth - others @ used <= limit_there[i] + TINY
+        mine = mixes.owner == i
+        # The best is listed itself, or what is told of the others allows for it.
+        assert max((mixes.worth - prices @ mixes.use)[mine].max(), limit[i]) >= best - TINY
+
+
+def fewer_are_as_good(problem, curves, i, k, counts) -> bool:
+    """Whether with one replica less of some option the mix is worth as much, so that the smaller one stands for it."""
+
+    def worth(held):
+        change = held - problem.now[k]
+        costs = problem.cost[k] @ held + problem.start_cost[k] @ change.clip(0)
+        costs += problem.stop_cost[k] @ (-change).clip(0)
+        return curves.at(np.array([i]), np.array([problem.speed[k] @ held]))[0] - costs
+
+    smaller = [counts - one for one in np.eye(len(k), dtype=int) if (counts >= one).all()]
+    return any(worth(one) >= worth(counts) - TINY for one in smaller)
 
 
 def test_ten_pipelines_on_32_replicas_are_as_good_as_the_exact_answer():
