@@ -11,6 +11,9 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import lru_cache
+from itertools import chain
+from operator import attrgetter
 
 import numpy as np
 
@@ -81,23 +84,17 @@ def choose_targets(
 def build_problem(wants: Sequence[Want], capacity: Sequence[float], settings: TargetSettings = DEFAULTS) -> Problem:
     """What the solver is asked: see choose_targets."""
     loads, values = value_curves(wants, settings)
-    options = [(number, option) for number, want in enumerate(wants) for option in want.options]
-    told = np.array(
-        [
-            (number, one.pool, one.units, one.speed, one.cost, one.now, one.start_cost, one.stop_cost)
-            for number, one in options
-        ],
-    ).T
+    owner, told = _tell_options(wants)
     return Problem(
         capacity=np.array(capacity, float),
-        pipeline=told[0].astype(np.int64),
-        pool=told[1].astype(np.int64),
-        units=told[2],
-        speed=told[3],
-        cost=told[4],
-        now=told[5].astype(np.int64),
-        start_cost=told[6],
-        stop_cost=told[7],
+        pipeline=owner,
+        pool=told[0].astype(np.int64),
+        units=told[1],
+        speed=told[2],
+        cost=told[3],
+        now=told[4].astype(np.int64),
+        start_cost=told[5],
+        stop_cost=told[6],
         loads=loads,
         values=values,
         floor=np.array([want.floor for want in wants]),
@@ -110,21 +107,38 @@ def value_curves(wants: Sequence[Want], settings: TargetSettings = DEFAULTS) -> 
     """Capacities in replicas [I, G] and the value of each [I, G]."""
     most = max(want.cap for want in wants)
     replicas = np.repeat(np.arange(most + 1)[None, :], len(wants), axis=0)
-    there = np.array([sum(option.now * option.speed for option in want.options) for want in wants])
-    at_once = np.minimum(replicas, np.floor(there)[:, None]).astype(np.int64)
+    owner, told = _tell_options(wants)
+    there = np.bincount(owner, told[4] * told[2], len(wants))
     near_s, far_s = np.array([want.near_s for want in wants]), np.array([want.far_s for want in wants])
     near_rates, far_rates = np.array([want.near for want in wants]), np.array([want.far for want in wants])
     served = there * np.array([want.service.slots for want in wants])
-    waiting = np.maximum(np.array([want.inside for want in wants]) - served, 0.0)[:, None, None]
+    waiting = np.maximum(np.array([want.inside for want in wants]) - served, 0.0)
     lines = _lines(wants, most)
-    near, waiting = punctuality.pass_stretch(lines, near_rates, at_once, waiting, near_s)
+    # Until a new one serves, no more than those that are there count: only so many are reckoned with.
+    most_now = np.minimum(there.astype(np.int64), most)
+    rows = np.repeat(np.arange(len(wants)), most_now + 1)
+    first = np.cumsum(most_now + 1) - most_now - 1
+    few, theirs = (np.arange(len(rows)) - first[rows])[:, None], _pick(lines, rows)
+    near, left = punctuality.pass_stretch(theirs, near_rates[rows], few, waiting[rows, None, None], near_s[rows])
+    near = _expected(theirs, near, near_rates[rows], few, near_s[rows], settings)
+    at_once = first[:, None] + np.minimum(replicas, most_now[:, None])
+    near, waiting = near[at_once, 0], np.ascontiguousarray(left[at_once, :, 0].transpose(0, 2, 1))
     far, _ = punctuality.pass_stretch(lines, far_rates, replicas, waiting, far_s)
-    near = _expected(lines, near, near_rates, at_once, near_s, settings)
     far = _expected(lines, far, far_rates, replicas, far_s, settings)
     on_time = _fairly((near * near_s[:, None] + far * far_s[:, None]) / (near_s + far_s)[:, None], settings.alpha)
     weight = np.array([want.weight for want in wants])[:, None]
-    values = weight * (on_time + settings.spare * _eased(wants, replicas))
+    values = weight * (on_time + settings.spare * _eased(wants, lines.replica_rates, replicas))
     return replicas.astype(float), np.maximum.accumulate(values, axis=1)
+
+
+_OPTION = attrgetter("pool", "units", "speed", "cost", "now", "start_cost", "stop_cost")
+
+
+def _tell_options(wants: Sequence[Want]) -> tuple[Ints, Floats]:
+    """Whose the options are [K], and what _OPTION tells of them [7, K]."""
+    told = map(_OPTION, chain.from_iterable(want.options for want in wants))
+    columns = np.fromiter(chain.from_iterable(told), np.float64).reshape(-1, 7).T
+    return np.repeat(np.arange(len(wants)), [len(want.options) for want in wants]), np.ascontiguousarray(columns)
 
 
 def _fairly(on_time: Floats, alpha: float) -> Floats:
@@ -137,10 +151,10 @@ def _fairly(on_time: Floats, alpha: float) -> Floats:
     return ((on_time + _LEAST) ** (1.0 - alpha) - low) / (high - low)
 
 
-def _eased(wants: Sequence[Want], replicas: Ints) -> Floats:
+def _eased(wants: Sequence[Want], replica_rates: Floats, replicas: Ints) -> Floats:
     """How far replicas beyond the need ease a load, [I, replicas] from 0 to 1: n of them beside n and the busy ones."""
-    middle = np.array([max(want.near[len(want.near) // 2], want.far[len(want.far) // 2]) for want in wants])
-    busy = (middle / np.array([want.service.replica_rate for want in wants]))[:, None]
+    middle = np.array([max(want.near[len(WEIGHTS) // 2], want.far[len(WEIGHTS) // 2]) for want in wants])
+    busy = (middle / replica_rates)[:, None]
     return np.where(busy > 0.0, replicas / np.maximum(replicas + busy, 1e-9), 0.0)
 
 
@@ -149,11 +163,28 @@ def _lines(wants: Sequence[Want], most: int) -> Lines:
     which = [kinds.setdefault(want.service, len(kinds)) for want in wants]
     told = np.array([(service.replica_rate, service.slack_s) for service in kinds])[which]
     return Lines(
-        tables=np.stack([punctuality.table(service, most) for service in kinds]),
+        tables=_stack(tuple(kinds), most),
         which=np.array(which),
         replica_rates=told[:, 0],
         slack_s=told[:, 1],
         room=np.array([want.room for want in wants]),
+    )
+
+
+@lru_cache(maxsize=16)
+def _stack(services: tuple[Service, ...], most: int) -> Floats:
+    """The services' tables as one array. Treat as read-only. Why kept: services seldom change from turn to turn."""
+    return np.stack([punctuality.table(service, most) for service in services])
+
+
+def _pick(lines: Lines, rows: Ints) -> Lines:
+    """The queues at `rows`, each as often as it is there."""
+    return Lines(
+        tables=lines.tables,
+        which=lines.which[rows],
+        replica_rates=lines.replica_rates[rows],
+        slack_s=lines.slack_s[rows],
+        room=lines.room[rows],
     )
 
 
