@@ -48,7 +48,7 @@ class Case:
     cold: float = 0.0
     busy: float = 0.55
     memory: str | None = None
-    seconds: float = 24.0
+    seconds: float = 20.0
     short_s: float = 5.0
     models: Mapping[str, Mapping[str, Any]] = field(init=False)
 
@@ -131,7 +131,7 @@ CASES = (
         places=8,
         cold=0.1,
         busy=0.45,  # in a burst, and with the trickle of the others, nearly nine tenths of all units
-        seconds=30.0,
+        seconds=24.0,
         short_s=6.0,
     ),
     Case(
