@@ -159,6 +159,8 @@ class House:
         from headgate.workers.smoke import try_model
 
         assert isinstance(version, Version)
+        if version.format == "endpoint":
+            return  # there is no process to try, and what it is asked with stands in its model's settings
         tried = version
 
         async def attempt() -> None:
