@@ -10,13 +10,14 @@ took all of its client's patience.
 from __future__ import annotations
 
 import asyncio
+import os
 import shutil
 import tempfile
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 
-from benchmarks.lanes.live_cases import CASES, Case, model_speed, nominal_speeds, unit_speed
+from benchmarks.lanes.live_cases import CASES, CORES, Case, model_speed, nominal_speeds, unit_speed
 from benchmarks.lanes.live_house import POLICIES, Measured, list_room, measure, open_case, sum_up_run
 from benchmarks.lanes.live_virtual import REPLICA_BYTES, VirtualHouse
 from headgate.app.demonstration import Opened, try_pipelines
@@ -37,7 +38,11 @@ _VIRTUAL_S = 30.0
 def figures(*, full: bool) -> dict[str, float]:
     """Measure and print every case and policy; the figures, flat. A house is started for each case."""
     clock = SystemClock()
-    measured: dict[str, float] = {}
+    busy = round(os.getloadavg()[0] / CORES, 2)
+    print(
+        f"before it began {busy:g} processes wanted each core: above a few tenths, only virtual time tells policies apart"
+    )
+    measured: dict[str, float] = {"live_busy_before": busy}
     speeds: dict[str, Speed] = {"unit": unit_speed()}
     for case in CASES:
         policies = POLICIES if full else SHORT.get(case.name, ())
