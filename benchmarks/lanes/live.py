@@ -39,9 +39,7 @@ def figures(*, full: bool) -> dict[str, float]:
     """Measure and print every case and policy; the figures, flat. A house is started for each case."""
     clock = SystemClock()
     busy = round(os.getloadavg()[0] / CORES, 2)
-    print(
-        f"before it began {busy:g} processes wanted each core: above a few tenths, only virtual time tells policies apart"
-    )
+    print(f"{busy:g} processes wanted each core before: above a few tenths, only virtual time tells policies apart")
     measured: dict[str, float] = {"live_busy_before": busy}
     speeds: dict[str, Speed] = {"unit": unit_speed()}
     for case in CASES:
