@@ -231,7 +231,7 @@ def measure_forecast(pipelines: int, pools: int, cases: int, turns: int, repeats
     """Whole decisions: the first one of each case, and further ones with the prices of the one before."""
     found = Found()
     for seed in range(cases):
-        chance = np.random.default_rng((pipelines, pools, seed, 1))
+        chance = np.random.default_rng((pipelines, pools, seed, 2))
         case = Turns.start(chance, pipelines, pools)
         choose_targets(case.wants, case.capacity)  # tables are made once for each service
         solution, ms = timed(repeats, choose_targets, case.wants, case.capacity)

@@ -17,8 +17,8 @@ from headgate.allocation.mixes import Menu, Mixes
 from headgate.allocation.offer import near_mixes
 
 _REACH = 0.25  # how far from the best mixes are listed, in what a pipeline's capacity costs on the average
-_REACH_OF_ALL = 20.0  # and in parts of that, however few pipelines there are
-_LOOSE = 1e-3  # the part of the bound that mixes not listed may add to it
+_REACH_OF_ALL = 60.0  # and in parts of that, however few pipelines there are
+_LOOSE = 4e-3  # the part of the bound that mixes not listed may add to it
 _ROUNDS = 8
 _PATIENCE = 5
 
@@ -80,7 +80,7 @@ def find_bound(menu: Menu, room: Floats, warm: Floats | None) -> tuple[Mixes, Bo
         if not rough and bound.loose <= _LOOSE * abs(bound.value):
             break
         # Why again: at these prices mixes matter that were too far off to be listed.
-        prices, rough, reach = bound.prices, bound.loose > 0.1 * abs(bound.value), 2.0 * reach
+        prices, rough, reach = bound.prices, bound.loose > 0.1 * abs(bound.value), 1.25 * reach
     return min(found, key=lambda one: one[1].value)
 
 
