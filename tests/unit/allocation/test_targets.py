@@ -13,7 +13,7 @@ from headgate.allocation.settings import DEFAULTS
 from headgate.allocation.targets import Option, Want, choose_targets, value_curves
 
 SERVICE = Service(mean_s=0.15, variation=0.2, slack=((1.0, 0.5),))
-CALM = replace(DEFAULTS, spare=0.0, queue=0.0)
+CALM = replace(DEFAULTS, spare=0.0)
 
 
 def want(rate: float, now: int = 2, **more: object) -> Want:
