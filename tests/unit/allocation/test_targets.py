@@ -49,7 +49,7 @@ def test_nobody_comes_nothing_is_worth_anything() -> None:
 
 
 def test_capacity_goes_where_the_queue_is_and_the_order_of_wants_does_not_matter() -> None:
-    three = [want(3.0, now=1), want(3.0, now=1, inside=60.0), want(3.0, now=1)]
+    three = [want(3.0, now=1), want(3.0, now=1, inside=200.0), want(3.0, now=1)]
     counts = choose_targets(three, [4.0]).counts
     assert counts[1] > max(counts[0], counts[2]) and counts.sum() == 4
     assert list(choose_targets(three[::-1], [4.0]).counts) == list(counts[::-1])
