@@ -7,10 +7,11 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 
+from headgate.allocation.arrays import Ints
 from headgate.allocation.capacity import Capacity, Pool
 from headgate.allocation.packing import Board
 from headgate.allocation.pipeline import Configuration
@@ -19,7 +20,7 @@ from headgate.allocation.settings import TargetSettings
 from headgate.allocation.side import Side
 from headgate.allocation.solver import solve
 from headgate.allocation.targets import Option, Want, build_problem
-from headgate.allocation.wants import build_want, plan_windows
+from headgate.allocation.wants import build_want
 
 _AT_WORK_S = 1.0  # after its last request a pipeline still counts as being at work
 
@@ -74,7 +75,12 @@ def choose(
         return None
     members = [side for side in sides if side.name in wants]
     problem = build_problem(list(wants.values()), _free(capacity, members, board), settings)
-    solution = solve(problem, prices=np.array(prices) if prices else None)
+    warm = np.array(prices) if prices else None
+    solution = solve(problem, prices=warm)
+    configurations = [one for side in members for one in side.spec.configurations if one.pool in numbers]
+    if not _pack(capacity, configurations, solution.counts):
+        problem = replace(problem, units=np.array([_alone(one.share) for one in configurations]))
+        solution = solve(problem, prices=warm)
     return Choice(
         solution=solution,
         counts=dict(zip(keys, solution.counts.tolist(), strict=True)),
@@ -91,7 +97,6 @@ def _want(side: Side, ways: Sequence[tuple[Configuration, int, Pool]], settings:
     most = min(holds, _most_useful(side))
     if not most:
         return None
-    ends_s = max(settings.move_s, plan_windows(side.spec, side.demand, settings)[1].ends_s)
     options = tuple(
         Option(
             pool=number,
@@ -99,7 +104,7 @@ def _want(side: Side, ways: Sequence[tuple[Configuration, int, Pool]], settings:
             speed=relative_speed(side.configuration, one),
             now=sum(running.configuration == one.key for running in side.present),
             cost=settings.hold_cost(pool, one.share),
-            start_cost=settings.move_s / ends_s,
+            start_cost=settings.move,
             stop_cost=settings.dwell if side.dwelling else 0.0,
         )
         for one, number, pool in ways
@@ -137,6 +142,32 @@ def _units(configuration: Configuration, pool: Pool) -> float:
     """Devices that a replica takes, or as much of the pool as it takes of the memory, if that is more."""
     memory = sum(node.memory_bytes for node in pool.nodes)
     return max(configuration.share, pool.share * configuration.memory_bytes / memory if memory else 0.0)
+
+
+def _pack(capacity: Capacity, configurations: Sequence[Configuration], counts: Ints) -> bool:
+    """Whether the chosen replicas find devices, each pool packed from nothing.
+
+    Source: first-fit decreasing packs best among the simple rules (Johnson, 1973).
+    """
+    order = sorted(range(len(configurations)), key=lambda k: -configurations[k].share)
+    for pool in capacity.pools:
+        room = [1.0 for node in pool.nodes for _ in node.devices]
+        for k in order:
+            one = configurations[k]
+            if one.pool != pool.name:
+                continue
+            size = min(1.0, one.share)
+            for _ in range(int(counts[k]) * max(1, int(one.share))):
+                place = next((number for number, left in enumerate(room) if left >= size - 1e-9), None)
+                if place is None:
+                    return False
+                room[place] -= size
+    return True
+
+
+def _alone(share: float) -> float:
+    """Devices that a replica takes where only its like are beside it: of 0.6 only one sits on a device."""
+    return share if share >= 1.0 else 1.0 / math.floor(1.0 / share + 1e-9)
 
 
 def _free(capacity: Capacity, members: Sequence[Side], board: Board) -> list[float]:

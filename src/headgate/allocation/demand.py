@@ -5,6 +5,8 @@ from __future__ import annotations
 import math
 from dataclasses import dataclass
 
+RATE_S = 3.0  # the present: rates are means over about this long
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Outlook:
@@ -72,7 +74,7 @@ class Seen:
 NOTHING = Demand()
 
 
-def learn_demand(before: Demand, seen: Seen, *, rate_window_s: float = 10.0, now_window_s: float = 2.0) -> Demand:
+def learn_demand(before: Demand, seen: Seen, *, rate_window_s: float = RATE_S, now_window_s: float = 2.0) -> Demand:
     """`before` moved on by what was `seen`: rates decay with `rate_window_s` seconds, concurrency faster.
 
     Why exponential in elapsed time: ticks are not evenly spaced, a waking request causes one at once.

@@ -36,9 +36,9 @@ class Outlooks:
         self._told.clear()
         self._came, self._elapsed_s = dict.fromkeys(self._came, 0.0), 0.0
 
-    def look(self, name: str, windows: tuple[Window, Window]) -> Outlook | None:
+    def look(self, name: str, windows: tuple[Window, Window] | None) -> Outlook | None:
         """What is expected of a pipeline in its near and far stretch; None until enough is known of it."""
-        if self._known_s.get(name, 0.0) < _FEWEST_S:
+        if windows is None or self._known_s.get(name, 0.0) < _FEWEST_S:
             return None
         known = self._told.get(name)
         if known is None or known[0] != windows:

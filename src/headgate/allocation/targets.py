@@ -50,8 +50,10 @@ class Want:
     """One pipeline as targets are chosen for it.
 
     `near` and `far` are requests per second at forecast.PROBABILITIES in the two stretches, which last `near_s` and
-    `far_s` seconds; `inside` requests are waiting or being served now, and at most `room` may wait. `rank` is the
-    priority class, 0 first.
+    `far_s` seconds; `inside` requests are waiting or being served now, and at most `room` may wait. `woken` is the
+    part of what one replica keeps on time that none keeps too, because one is there in time when it is asked for.
+    `urgency` is what a replica is worth to those who are inside, beside the part on time. `rank` is the priority class,
+    0 first.
     """
 
     service: Service
@@ -62,6 +64,8 @@ class Want:
     options: tuple[Option, ...] = (Option(),)
     inside: float = 0.0
     room: float = math.inf
+    woken: float = 0.0
+    urgency: float = 0.0
     weight: float = 1.0
     floor: int = 0
     cap: int = 16
@@ -125,9 +129,12 @@ def value_curves(wants: Sequence[Want], settings: TargetSettings = DEFAULTS) -> 
     near, waiting = near[at_once, 0], np.ascontiguousarray(left[at_once, :, 0].transpose(0, 2, 1))
     far, _ = punctuality.pass_stretch(lines, far_rates, replicas, waiting, far_s)
     far = _expected(lines, far, far_rates, replicas, far_s, settings)
+    far[:, 0] = np.maximum(far[:, 0], np.array([want.woken for want in wants]) * far[:, min(1, most)])
     on_time = _fairly((near * near_s[:, None] + far * far_s[:, None]) / (near_s + far_s)[:, None], settings.alpha)
     weight = np.array([want.weight for want in wants])[:, None]
-    values = weight * (on_time + settings.spare * _eased(wants, lines.replica_rates, replicas))
+    values = weight * (
+        on_time + _in_hand(wants, replicas) + settings.spare * _eased(wants, lines.replica_rates, replicas)
+    )
     return replicas.astype(float), np.maximum.accumulate(values, axis=1)
 
 
@@ -156,6 +163,18 @@ def _eased(wants: Sequence[Want], replica_rates: Floats, replicas: Ints) -> Floa
     middle = np.array([max(want.near[len(WEIGHTS) // 2], want.far[len(WEIGHTS) // 2]) for want in wants])
     busy = (middle / replica_rates)[:, None]
     return np.where(busy > 0.0, replicas / np.maximum(replicas + busy, 1e-9), 0.0)
+
+
+def _in_hand(wants: Sequence[Want], replicas: Ints) -> Floats:
+    """What replicas are worth to those who are inside now, [I, replicas]: up to a slot for each, and less by the way.
+
+    Why beside the part on time: whoever comes behind a queue is late too, also after the stretches looked at, so no
+    capacity is kept where nobody is. Where there is too little for all queues, these values share it in their
+    proportion. Source: proportional fairness (F. Kelly, 1997).
+    """
+    need = np.array([max(want.inside / want.service.slots, 1e-9) for want in wants])[:, None]
+    urgency = np.array([want.urgency for want in wants])[:, None]
+    return urgency * need * np.log2(1.0 + np.minimum(replicas / need, 1.0))
 
 
 def _lines(wants: Sequence[Want], most: int) -> Lines:

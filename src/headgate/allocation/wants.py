@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import math
 
-from headgate.allocation.demand import Demand, Outlook
+from headgate.allocation.demand import RATE_S, Demand, Outlook
 from headgate.allocation.forecast import PROBABILITIES, Window
 from headgate.allocation.pipeline import RANKS, Configuration, PipelineSpec
 from headgate.allocation.profile import Profile
@@ -21,26 +21,21 @@ LEARN_S = 1.0  # how often its forecasts learn: less says nothing of a rate
 _SERVICE_S = 1.0  # of a request, until one was answered
 _BATCHING = 0.6  # until measured: k requests at once take k^0.6 times as long as one alone
 _LONGEST_DRAIN_S = 10.0
-_FAR_LEAST_S = 30.0  # a shorter look ahead would give up whoever has a queue: it takes longer to work off
+FORESEEN_S = 5.0  # a replica that serves sooner is asked for when it is needed: the present tells more than forecasts
+_URGENT_S = 1.0  # of a pipeline's utility are worth a replica for those who are inside, where it can serve soon
+_WOKEN = 0.9  # of those who come to a pipeline that sleeps, where it wakes soon
+_WOKEN_WITHIN_S = 1.5
+_SOON_S = 1.0  # how far beyond the wake the present is believed there
 _LEAST_SLACK = 0.1  # of the service time: an SLO that cannot be met is no reason to give nothing
 _SPREAD = (-2.0, -1.3, -0.7, 0.0, 0.7, 1.3, 2.0)
-_STRETCHES_S = (1.0, 2.0, 3.0, 5.0, 8.0, 12.0, 20.0, 30.0, 60.0, 120.0, 300.0, 900.0)
+_STRETCHES_S = (5.0, 8.0, 12.0, 20.0, 30.0, 60.0, 120.0, 300.0, 900.0)
 _STEPS = 12.0  # to a doubling, in which times are told to tables: a table is made for each of them
 
 
 def slow_down(profile: Profile, slots: int) -> tuple[float, ...]:
     """How many times as long a request takes with 1..slots at once on a replica, as measured or else as assumed."""
-    told = sorted(profile.decode_tokens_per_s)
-    if not told or told[0][0] != 1:
-        return tuple(k**_BATCHING for k in range(1, slots + 1))
-    slow: list[float] = []
-    for k in range(1, slots + 1):
-        below = max((one for one in told if one[0] <= k), key=lambda one: one[0])
-        above = min((one for one in told if one[0] >= k), key=lambda one: one[0], default=below)
-        part = 0.0 if above[0] == below[0] else (k - below[0]) / (above[0] - below[0])
-        speed = below[1] + part * (above[1] - below[1])
-        slow.append(max(slow[-1] if slow else 1.0, k * told[0][1] / speed))
-    return tuple(slow)
+    measured = profile.slow_by_slot(slots)
+    return measured if len(measured) == slots else tuple(k**_BATCHING for k in range(1, slots + 1))
 
 
 def count_usable_slots(spec: PipelineSpec, configuration: Configuration) -> int:
@@ -63,20 +58,32 @@ def build_service(spec: PipelineSpec, configuration: Configuration, demand: Dema
     else:
         alone_s = profile.service_s or _SERVICE_S
     alone_s = _even(max(alone_s, 1e-4))
-    slack_s = max(spec.first_token_s - _prefill_s(profile, demand), _LEAST_SLACK * alone_s)
+    slack_s = max(spec.first_token_s - _first_token_s(profile, demand), _LEAST_SLACK * alone_s)
     return Service(mean_s=alone_s, slots=slots, slow=slow, slack=((1.0, _even(slack_s)),))
 
 
-def plan_windows(spec: PipelineSpec, demand: Demand, settings: TargetSettings = DEFAULTS) -> tuple[Window, Window]:
-    """The near and the far stretch of a pipeline: until a replica given to it now would serve, and after that.
+def plan_stretches(spec: PipelineSpec, demand: Demand, settings: TargetSettings = DEFAULTS) -> tuple[float, float]:
+    """Seconds of the near stretch, until a replica that is given now would serve, and of the far one after it."""
+    drain_s = min(demand.service_s or 0.0, _LONGEST_DRAIN_S)
+    wait_s = spec.configurations[0].wake_s + drain_s + TURN_S
+    if wait_s < FORESEEN_S:
+        return wait_s, wait_s + _SOON_S
+    near, far = settings.windows(wait_s, decide_s=TURN_S)
+    near_s = next((one for one in _STRETCHES_S if one >= near.ends_s), _STRETCHES_S[-1])
+    far_s = next((one for one in _STRETCHES_S if one >= far.ends_s - near.ends_s), _STRETCHES_S[-1])
+    return near_s, far_s
+
+
+def plan_windows(
+    spec: PipelineSpec, demand: Demand, settings: TargetSettings = DEFAULTS
+) -> tuple[Window, Window] | None:
+    """What is to be forecast of a pipeline: its two stretches; None where the present tells more than any forecast.
 
     Why from a short list: forecasts are scored by stretch, and a new one has no scores.
     """
-    drain_s = min(demand.service_s or 0.0, _LONGEST_DRAIN_S)
-    near, far = settings.windows(spec.configurations[0].wake_s + drain_s, decide_s=TURN_S)
-    near_s = next((one for one in _STRETCHES_S if one >= near.ends_s), _STRETCHES_S[-1])
-    far_least_s = max(_FAR_LEAST_S, far.ends_s - near.ends_s)
-    far_s = next((one for one in _STRETCHES_S if one >= far_least_s), _STRETCHES_S[-1])
+    near_s, far_s = plan_stretches(spec, demand, settings)
+    if near_s < FORESEEN_S:
+        return None
     return Window(begins_s=0.0, ends_s=near_s), Window(begins_s=near_s, ends_s=near_s + far_s)
 
 
@@ -90,22 +97,20 @@ def build_want(
     settings: TargetSettings = DEFAULTS,
 ) -> Want:
     """What the pipeline wants now; `options` by configuration, `floor` and `cap` in replicas."""
-    there = sum(option.now for option in options)
-    service = build_service(spec, spec.configurations[0], demand, there)
-    # Why: capacity that is in use now is not given away because an average has not seen yet what has just begun.
+    service = build_service(spec, spec.configurations[0], demand, sum(option.now for option in options))
     # Why not without a service time: a rate alone does not say how much work it is.
-    told = demand.outlook if demand.service_s is not None else None
-    at_once = demand.concurrency if told else demand.steady
-    busy_rate = min(at_once, float(service.slots * max(1, there))) / (service.mean_s * service.slow[-1])
-    outlook = told or _guess(spec, demand, service, settings)
+    outlook = demand.outlook if demand.service_s is not None else None
+    outlook = outlook or _present(spec, demand, service, settings)
     return Want(
         service=service,
-        near=tuple(max(rate, busy_rate) for rate in outlook.near),
+        near=outlook.near,
         far=outlook.far,
         near_s=outlook.near_s,
         far_s=outlook.far_s,
         options=options,
-        inside=min(float(demand.inside), demand.concurrency),
+        inside=float(demand.inside),
+        woken=_WOKEN if outlook.near_s < _WOKEN_WITHIN_S else 0.0,
+        urgency=_URGENT_S / (outlook.near_s + outlook.far_s) if outlook.near_s < FORESEEN_S else 0.0,
         weight=spec.weight,
         floor=floor,
         cap=cap,
@@ -113,19 +118,25 @@ def build_want(
     )
 
 
-def _guess(spec: PipelineSpec, demand: Demand, service: Service, settings: TargetSettings) -> Outlook:
-    """An outlook where there is no forecast: the load stays, within the spread of how many are inside by chance."""
-    near, far = plan_windows(spec, demand, settings)
-    arrivals_per_s = demand.arrivals_per_s if demand.service_s is not None else 0.0
-    rate = max(arrivals_per_s, demand.concurrency / (service.mean_s * service.slow[-1]))
-    spread = math.hypot(settings.forecast.unknown, 1.0 / math.sqrt(demand.steady + 1.0))
+def _present(spec: PipelineSpec, demand: Demand, service: Service, settings: TargetSettings) -> Outlook:
+    """An outlook without forecast: the load stays, within the spread of what was counted by chance."""
+    if demand.service_s is None:
+        rate, counted = demand.concurrency / (service.mean_s * service.slow[-1]), demand.concurrency
+    else:
+        # Why: a silence of t seconds speaks against more than 1 / t requests a second, whatever the mean still says.
+        rate = min(demand.arrivals_per_s, 1.0 / max(demand.idle_for_s, 1e-9))
+        counted = rate * RATE_S
+    spread = math.hypot(settings.forecast.unknown, 1.0 / math.sqrt(counted + 1.0))
     rates = tuple(rate * math.exp(spread * one) for one in _SPREAD)
     assert len(rates) == len(PROBABILITIES)
-    return Outlook(near=rates, far=rates, near_s=near.ends_s, far_s=far.ends_s - far.begins_s)
+    near_s, far_s = plan_stretches(spec, demand, settings)
+    return Outlook(near=rates, far=rates, near_s=near_s, far_s=far_s)
 
 
-def _prefill_s(profile: Profile, demand: Demand) -> float:
-    """Seconds to read a prompt; 0 where that is not known."""
+def _first_token_s(profile: Profile, demand: Demand) -> float:
+    """Seconds to the first token of a request alone, as far as that is known."""
+    if profile.first_token_s is not None:
+        return profile.first_token_s
     if not profile.prefill_tokens_per_s or demand.arrivals_per_s <= 0.0:
         return 0.0
     return demand.prompt_tokens_per_s / demand.arrivals_per_s / profile.prefill_tokens_per_s
