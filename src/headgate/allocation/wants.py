@@ -97,7 +97,8 @@ def build_want(
     settings: TargetSettings = DEFAULTS,
 ) -> Want:
     """What the pipeline wants now; `options` by configuration, `floor` and `cap` in replicas."""
-    service = build_service(spec, spec.configurations[0], demand, sum(option.now for option in options))
+    there = sum(option.now for option in options)
+    service = build_service(spec, spec.configurations[0], demand, there)
     # Why not without a service time: a rate alone does not say how much work it is.
     outlook = demand.outlook if demand.service_s is not None else None
     outlook = outlook or _present(spec, demand, service, settings)
@@ -108,7 +109,7 @@ def build_want(
         near_s=outlook.near_s,
         far_s=outlook.far_s,
         options=options,
-        inside=float(demand.inside),
+        inside=demand.queued + min(float(demand.in_flight), float(service.slots * there)),
         woken=_WOKEN if outlook.near_s < _WOKEN_WITHIN_S else 0.0,
         urgency=_URGENT_S / (outlook.near_s + outlook.far_s) if outlook.near_s < FORESEEN_S else 0.0,
         weight=spec.weight,
