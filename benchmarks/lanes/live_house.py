@@ -21,6 +21,7 @@ from headgate.allocation.pipeline import Configuration
 from headgate.app.demonstration import Opened, close_house, open_house, reload_house, run_load
 from headgate.app.local_admin import LocalAdmin
 from headgate.core.clock import SystemClock
+from headgate.core.errors import DeadlineExceeded
 from headgate.core.units import parse_bytes
 from headgate.evaluation.burst import Arrival, Phase
 from headgate.evaluation.samples import Sample, percentile
@@ -36,8 +37,8 @@ POLICIES = ("headgate", "static", "autoscalers", "unpinned")
 class Measured:
     """What a policy made of a load. A lost request counts as one that took all of its client's patience.
 
-    `dropped` are answers that had begun and were not ended; `over` are the looks, of `looks`, at which replicas held
-    more than there is.
+    `dropped` are answers that had begun and were not ended, though their client still waited; `over` are the looks, of
+    `looks`, at which replicas held more than there is.
     """
 
     requests: int
@@ -173,7 +174,7 @@ def sum_up_run(samples: Sequence[Sample], seconds: float, *, moves: int, looks: 
         requests=len(samples),
         late=late,
         lost=len(lost),
-        dropped=sum(1 for one in lost if one.first_s is not None),
+        dropped=sum(1 for one in lost if one.first_s is not None and one.failure != DeadlineExceeded.code),
         p95_ms=(percentile(times, 0.95) or 0.0) * 1e3,
         on_time_per_s=(len(samples) - len(lost) - late) / seconds,
         moves=moves,
