@@ -20,7 +20,7 @@ from headgate.allocation.settings import TargetSettings
 from headgate.allocation.side import Side
 from headgate.allocation.solver import solve
 from headgate.allocation.targets import Option, Want, build_problem
-from headgate.allocation.wants import build_want
+from headgate.allocation.wants import build_want, plan_stretches
 
 _AT_WORK_S = 1.0  # after its last request a pipeline still counts as being at work
 
@@ -97,6 +97,7 @@ def _want(side: Side, ways: Sequence[tuple[Configuration, int, Pool]], settings:
     most = min(holds, _most_useful(side))
     if not most:
         return None
+    ahead_s = sum(plan_stretches(side.spec, side.demand, settings))
     options = tuple(
         Option(
             pool=number,
@@ -104,7 +105,7 @@ def _want(side: Side, ways: Sequence[tuple[Configuration, int, Pool]], settings:
             speed=relative_speed(side.configuration, one),
             now=sum(running.configuration == one.key for running in side.present),
             cost=settings.hold_cost(pool, one.share),
-            start_cost=settings.move,
+            start_cost=settings.start_cost(ahead_s),
             stop_cost=settings.dwell if side.dwelling else 0.0,
         )
         for one, number, pool in ways

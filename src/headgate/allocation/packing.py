@@ -1,7 +1,8 @@
 """Which devices a replica sits on. Fractions share a device, whole ones do not; nobody who sits is moved.
 
 A board knows claimed seats and standing replicas (present, but not yet claimed by anyone). A new seat goes
-where nobody stands, and only if there is no such place, where the least important replicas stand.
+where nobody stands, and only if there is no such place, where the least important replicas stand. Of several places it
+takes one that leaves as much room for big replicas, then the emptiest: a core's idle time is used by who sits there.
 """
 
 from __future__ import annotations
@@ -94,8 +95,12 @@ class _Room:
 class Board:
     """The seats of one capacity while an allocation is being made."""
 
-    def __init__(self, capacity: Capacity, running: Iterable[Running] = ()) -> None:
-        """Start with nothing claimed and everyone of `running` standing where it is."""
+    def __init__(self, capacity: Capacity, running: Iterable[Running] = (), *, biggest: float = 1.0) -> None:
+        """Start with nothing claimed and everyone of `running` standing where it is.
+
+        `biggest` is the largest share of a device that anybody may ask for.
+        """
+        self._biggest = count_parts(min(1.0, biggest))
         self._rooms = {(pool.name, node.name): _Room(pool.name, node) for pool in capacity.pools for node in pool.nodes}
         self.seats: list[Seat] = []
         for one in running:
@@ -175,7 +180,8 @@ class Board:
             return None
         left = min(PARTS - room.claimed.parts[device] - room.stood.parts[device] for device in devices)
         if room.fits(configuration, devices, room.stood):
-            return (0.0, left, *devices)
+            spoiled = left // self._biggest - (left - count_parts(min(1.0, configuration.share))) // self._biggest
+            return (0.0, spoiled, -left, *devices)
         # Why not whom else memory or quota would send away: that is the same wherever on this node the seat is.
         gone = 1e-6
         room_left = {device: PARTS - room.claimed.parts[device] - room.stood.parts[device] for device in devices}
@@ -188,7 +194,7 @@ class Board:
             for device in room_left:
                 if device in one.devices:
                     room_left[device] += count_parts(one.share) if len(one.devices) == 1 else PARTS
-        return (gone, left, *devices)
+        return (gone, 0, -left, *devices)
 
     def _take(
         self,

@@ -119,8 +119,9 @@ def _seat_floors(sides: list[Side], state: State, costs: Costs, in_turns: set[st
     """
     order = {spec.name: number for number, spec in enumerate(by_size(side.spec for side in sides))}
     ordered = sorted(sides, key=lambda side: order[side.name])
+    biggest = max((one.share for side in sides for one in side.spec.configurations), default=1.0)
     for repack in (False, True):
-        board = Board(state.capacity, state.running)
+        board = Board(state.capacity, state.running, biggest=biggest)
         for side in sides:
             side.seats.clear()
             side.stuck = False

@@ -20,8 +20,9 @@ class TargetSettings:
     least `near_least_s`. The far stretch lasts `far_times` as long and `far_more_s` more. `alpha` is fairness: 0 adds
     parts on time, 1 adds their logarithms, more looks at whoever is worst. `answered` is what an answer is worth that
     comes too late. `money` and `energy` are the utility of one unit of money an hour and of one watt: what holding
-    capacity must bring. `move` is what the start of a replica must bring, `dwell` what it costs to stop one that was
-    just given. `spare` is what capacity that nobody needs is worth where the load is, so that none lies idle.
+    capacity must bring. `move_s` is how many seconds of a pipeline's utility a start must bring, `dwell` what it costs
+    to stop a replica that was just given. `spare` is what capacity that nobody needs is worth where the load is, so
+    that none lies idle.
     """
 
     decide_s: float = 3.0
@@ -33,7 +34,7 @@ class TargetSettings:
     spare: float = 1e-3
     money: float = 0.01
     energy: float = 0.0
-    move: float = 0.05
+    move_s: float = 0.12
     dwell: float = 0.2
     forecast: ForecastSettings = field(default_factory=ForecastSettings)
 
@@ -46,6 +47,10 @@ class TargetSettings:
         near_s = max(start_s, every_s, self.near_least_s)
         far_s = near_s * (1.0 + self.far_times) + self.far_more_s
         return Window(begins_s=0.0, ends_s=near_s), Window(begins_s=near_s, ends_s=far_s)
+
+    def start_cost(self, ahead_s: float) -> float:
+        """The utility that the start of a replica must bring in the stretches looked at, `ahead_s` together."""
+        return self.move_s / max(ahead_s, self.move_s)
 
     def hold_cost(self, pool: Pool, share: float) -> float:
         """The utility that holding `share` devices of a pool costs: money where it is elastic, and energy."""

@@ -1,6 +1,6 @@
 import pytest
 
-from headgate.allocation.demand import Demand, Seen, learn_demand
+from headgate.allocation.demand import RATE_S, Demand, Seen, learn_demand
 
 
 def test_a_steady_stream_is_learned_whatever_the_length_of_the_ticks():
@@ -17,7 +17,7 @@ def test_a_steady_stream_is_learned_whatever_the_length_of_the_ticks():
 
 def test_two_looks_at_one_moment_count_everything_once():
     once = learn_demand(Demand(), Seen(elapsed_s=0.0, arrivals=5))
-    assert once.arrivals_per_s == pytest.approx(0.5)
+    assert once.arrivals_per_s == pytest.approx(5 / RATE_S)
     assert learn_demand(once, Seen(elapsed_s=0.0)).arrivals_per_s == once.arrivals_per_s
 
 

@@ -9,7 +9,7 @@ from headgate.core.chance import SeededChance
 from headgate.core.table import LoadReport, PipelineLoad
 from headgate.pipelines.settings import PipelineSettings
 
-ONLY = Configuration(key="v1", pool="cpu", share=1.0, slots=4, memory_bytes=1)
+ONLY = Configuration(key="v1", pool="cpu", share=1.0, slots=4, memory_bytes=1, wake_s=10.0)
 ONLY_A = {"a": PipelineSpec(name="a", configurations=(ONLY,))}
 
 

@@ -62,6 +62,7 @@ class Pilot:
         self._before = 0.0
         self._prices: Floats | None = None
         self._windows = settings.windows(rules.start_s)
+        self._start_cost = settings.start_cost(self._windows[1].ends_s)
         self.decide_s = settings.decide_s
         self.gaps: list[float] = []
 
@@ -70,7 +71,8 @@ class Pilot:
         came = dict(zip(self._names, view.seen[:, kernel.ARRIVED].tolist(), strict=True))
         self.forecasts.learn(came, view.now - self._before)
         self._before = view.now
-        there = view.serving + view.starting
+        # Why resting ones too: a released replica that is wanted again serves at once.
+        there = view.serving + view.starting + (view.resting if self._rules.wake_s < self._rules.start_s else 0)
         inside = view.queued + view.in_flight
         wants = [self._want(number, int(there[number]), float(inside[number])) for number in range(len(self._charges))]
         solution = choose_targets(wants, [view.budget], self._prices, self._settings)
@@ -88,7 +90,7 @@ class Pilot:
             far=later,
             near_s=near.ends_s,
             far_s=far.ends_s - far.begins_s,
-            options=(Option(now=there, units=charge.units, cost=charge.cost),),
+            options=(Option(now=there, units=charge.units, cost=charge.cost, start_cost=self._start_cost),),
             inside=inside,
             room=charge.room,
             weight=charge.weight,
