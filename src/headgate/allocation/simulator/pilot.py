@@ -71,8 +71,7 @@ class Pilot:
         came = dict(zip(self._names, view.seen[:, kernel.ARRIVED].tolist(), strict=True))
         self.forecasts.learn(came, view.now - self._before)
         self._before = view.now
-        # Why resting ones too: a released replica that is wanted again serves at once.
-        there = view.serving + view.starting + (view.resting if self._rules.wake_s < self._rules.start_s else 0)
+        there = view.serving + view.starting
         inside = view.queued + view.in_flight
         wants = [self._want(number, int(there[number]), float(inside[number])) for number in range(len(self._charges))]
         solution = choose_targets(wants, [view.budget], self._prices, self._settings)
