@@ -38,7 +38,7 @@ def solve_relaxed(problem: Problem) -> Solution:
     def method(menu: Menu, room: Floats, warm: Floats | None) -> Answer:
         mixes, proof = _relax(highs, menu, room, warm)
         chosen = choose_mixes(mixes, proof, room, menu.seats, _QUICK)
-        return Answer(mixes, proof.prices, chosen.mix, chosen.bound)
+        return Answer.of(mixes, proof.prices, chosen.mix, chosen.bound)
 
     return solve_classes(problem, None, method)
 
@@ -55,7 +55,7 @@ def solve_exact(problem: Problem, seconds: float, prices: Floats | None = None) 
         chosen = choose_mixes(mixes, proof, room, menu.seats, _QUICK)
         value = float(mixes.worth[chosen.mix].sum())
         if chosen.bound - value <= _EXACT * abs(value):
-            return Answer(mixes, proof.prices, chosen.mix, chosen.bound)
+            return Answer.of(mixes, proof.prices, chosen.mix, chosen.bound)
         # Each mix of a better answer has less regret than the whole gap.
         near = near_mixes(menu, proof.prices, proof.value - value + SLACK)
         others = Bound.of(near, room, proof.prices)
@@ -63,8 +63,8 @@ def solve_exact(problem: Problem, seconds: float, prices: Floats | None = None) 
         better = max(value, float(near.worth[found].sum()))
         bound = min(chosen.bound, max(limit, others.value - others.margin, better))
         if better > value:
-            return Answer(near, proof.prices, found, bound)
-        return Answer(mixes, proof.prices, chosen.mix, bound)
+            return Answer.of(near, proof.prices, found, bound)
+        return Answer.of(mixes, proof.prices, chosen.mix, bound)
 
     return solve_classes(problem, prices, method)
 

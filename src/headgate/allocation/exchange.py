@@ -20,7 +20,7 @@ from headgate.allocation.mixes import SLACK, Mixes
 class Effort:
     """How hard the search tries: `rounds` of joint changes of `core` pipelines each, with `width` partial answers,
     while the gap is above `enough`. With no more pipelines than `whole`, one search over all, `width_whole` wide,
-    that mostly proves the best."""
+    that mostly proves the best. Before all that, the best at once where it takes no more than `cells` sums."""
 
     rounds: int = 1
     core: int = 8
@@ -28,6 +28,7 @@ class Effort:
     enough: float = 0.002
     whole: int = 16
     width_whole: int = 2000
+    cells: int = 400_000
 
 
 @dataclass(frozen=True, slots=True)

@@ -14,6 +14,7 @@ import numpy as np
 
 from headgate.allocation.arrays import Floats, Ints
 from headgate.allocation.bound import find_bound
+from headgate.allocation.direct import choose_directly
 from headgate.allocation.exchange import Effort, choose_mixes
 from headgate.allocation.floors import seat_floors
 from headgate.allocation.mixes import SLACK, Menu, Mixes
@@ -26,12 +27,16 @@ _LEAPS = np.array([1, 2, 4])
 
 @dataclass(frozen=True, slots=True)
 class Answer:
-    """The mix [I] of each pipeline of a class, out of `mixes`, the `prices` [P] it was found with, and its bound."""
+    """The replicas [S, I] by option slot of each pipeline of a class, the `prices` [P], and what none exceeds."""
 
-    mixes: Mixes
+    counts: Ints
     prices: Floats
-    mix: Ints
     bound: float
+
+    @classmethod
+    def of(cls, mixes: Mixes, prices: Floats, mix: Ints, bound: float) -> Answer:
+        """The `mix` [I] of each pipeline out of `mixes`."""
+        return cls(mixes.counts.take(mix, axis=1), prices, bound)
 
 
 Method = Callable[[Menu, Floats, Floats | None], Answer]
@@ -45,10 +50,15 @@ def solve(problem: Problem, *, prices: Floats | None = None, effort: Effort | No
     same answer; the order of pipelines and options does not change its value.
     """
 
+    effort = effort or Effort()
+
     def method(menu: Menu, room: Floats, warm: Floats | None) -> Answer:
+        best = choose_directly(menu, room, effort.cells)
+        if best is not None:
+            return Answer(best.counts, best.prices, best.value)
         mixes, proof = find_bound(menu, room, warm)
-        chosen = choose_mixes(mixes, proof, room, menu.seats, effort or Effort())
-        return Answer(mixes, proof.prices, chosen.mix, chosen.bound)
+        chosen = choose_mixes(mixes, proof, room, menu.seats, effort)
+        return Answer.of(mixes, proof.prices, chosen.mix, chosen.bound)
 
     return solve_classes(problem, prices, method)
 
@@ -70,12 +80,11 @@ def solve_classes(problem: Problem, prices: Floats | None, method: Method) -> So
         room = problem.capacity - np.bincount(problem.pool, others, problem.pools)
         menu = Menu(problem, curves, members, slots, seats, np.maximum(room, 0.0))
         answer = method(menu, room, prices[number] if prices is not None and prices.shape == found.shape else None)
-        held = answer.mixes.counts.take(answer.mix, axis=1)
         there = menu.option >= 0
-        counts[menu.option[there]] = held[there]
+        counts[menu.option[there]] = answer.counts[there]
         found[number] = answer.prices
         bound += answer.bound
-        gains[members] = _gains(menu, held)
+        gains[members] = _gains(menu, answer.counts)
     counts = _spend_idle(problem, curves, counts)
     value = worth_of(problem, counts, curves)
     return Solution(

@@ -9,9 +9,10 @@ from hypothesis import strategies as st
 from headgate.allocation.mixes import Menu
 from headgate.allocation.offer import near_mixes
 from headgate.allocation.problem import Curves
-from headgate.allocation.solver import Problem, solve, worth_of
+from headgate.allocation.solver import Effort, Problem, solve, worth_of
 
 TINY = 1e-7
+SEARCH = Effort(cells=0)
 
 
 def make(seed, pipelines=6, pools=2, most_options=2, points=9, classes=1, cap=5, even=True, floors=True) -> Problem:
@@ -142,20 +143,38 @@ problems = st.builds(
 )
 
 
+efforts = st.sampled_from([Effort(), SEARCH])
+
+
 @settings(max_examples=150, deadline=None)
-@given(problems)
-def test_never_over_capacity_or_cap_and_never_under_a_seated_floor(problem):
-    solution = solve(problem)
+@given(problems, efforts)
+def test_never_over_capacity_or_cap_and_never_under_a_seated_floor(problem, effort):
+    solution = solve(problem, effort=effort)
     check(problem, solution)
-    again = solve(problem)
+    again = solve(problem, effort=effort)
     assert (again.counts == solution.counts).all()
     assert again.bound == solution.bound
-    check(problem, solve(problem, prices=solution.prices * 1.3))
+    check(problem, solve(problem, prices=solution.prices * 1.3, effort=effort))
+
+
+@settings(max_examples=80, deadline=None)
+@given(st.integers(0, 10**6), st.integers(1, 3), st.booleans())
+def test_the_best_at_once_is_what_the_search_finds_and_as_much_as_it_proves(seed, pools, together):
+    problem = make(seed, pipelines=6, pools=pools, most_options=3, cap=4)
+    if together:  # several ways into one pool
+        problem = replace(problem, pool=problem.pool // 2, capacity=problem.capacity[::2] * 2.0)
+    direct, search = solve(problem), solve(problem, effort=SEARCH)
+    check(problem, direct)
+    assert (direct.unseated == search.unseated).all()
+    assert search.value - TINY <= direct.value <= search.bound + TINY
+    assert direct.gap < 1e-12
+    assert np.isfinite(direct.prices).all()
+    assert (direct.prices >= 0.0).all()
 
 
 @settings(max_examples=60, deadline=None)
-@given(problems, st.randoms(use_true_random=False))
-def test_order_of_pipelines_and_options_does_not_change_the_value(problem, chance):
+@given(problems, st.randoms(use_true_random=False), efforts)
+def test_order_of_pipelines_and_options_does_not_change_the_value(problem, chance, effort):
     rows = np.array(chance.sample(range(problem.pipelines), problem.pipelines))
     options = np.array(chance.sample(range(problem.options), problem.options))
     place = np.argsort(rows)
@@ -168,7 +187,7 @@ def test_order_of_pipelines_and_options_does_not_change_the_value(problem, chanc
         },
         pipeline=place[problem.pipeline[options]],
     )
-    one, other = solve(problem), solve(moved)
+    one, other = solve(problem, effort=effort), solve(moved, effort=effort)
     assert other.value == pytest.approx(one.value, rel=1e-9, abs=1e-9)
     assert other.bound == pytest.approx(one.bound, rel=1e-9, abs=1e-9)
     assert (held(moved, other) == held(problem, one)[rows]).all()
@@ -252,9 +271,13 @@ def test_ten_pipelines_on_32_replicas_are_as_good_as_the_exact_answer():
             make(seed, pipelines=10, pools=1, most_options=1, points=17, cap=32), capacity=np.array([32.0])
         )
         problem = replace(problem, units=np.ones(10), values=problem.values, loads=problem.loads * (1.5 + seed % 3))
+        best = exact_one_pool(problem)
         solution = solve(problem)
         check(problem, solution)
-        best = exact_one_pool(problem)
+        assert solution.value == pytest.approx(best, abs=TINY)
+        assert solution.gap < 1e-12
+        solution = solve(problem, effort=SEARCH)
+        check(problem, solution)
         assert solution.value <= best + TINY <= solution.bound + 2 * TINY
         gaps.append(1.0 - solution.value / best)
         assert solution.gap <= 0.002
@@ -264,7 +287,7 @@ def test_ten_pipelines_on_32_replicas_are_as_good_as_the_exact_answer():
 @pytest.mark.parametrize("seed", range(40))
 def test_several_pools_against_mixed_integer_programming(seed):
     problem = make(seed, pipelines=7, pools=3, most_options=3, cap=4, even=bool(seed % 2))
-    solution = solve(problem)
+    solution = solve(problem, effort=SEARCH)
     check(problem, solution)
     if solution.unseated.any():
         return
@@ -273,6 +296,7 @@ def test_several_pools_against_mixed_integer_programming(seed):
     assert solution.bound >= best - TINY
     assert solution.value >= best - 0.002 * abs(best)
     assert solution.gap <= 0.01
+    assert solve(problem).value == pytest.approx(best, abs=TINY)
 
 
 def test_many_pipelines_come_with_a_small_gap():
@@ -352,6 +376,25 @@ def test_a_cheaper_pool_is_used_until_it_is_full():
     solution = solve(problem)
     assert solution.counts.tolist() == [2, 1]
     assert solution.prices[0, 1] == pytest.approx(0.0)
+
+
+def test_a_pool_is_worth_what_its_last_units_bring():
+    leap, slope = [0, 0, 0, 9, 9], [0, 5, 8, 8, 8]
+    assert solve(plain([leap], capacity=3)).prices.tolist() == [[3.0]]
+    assert solve(plain([slope], capacity=2)).prices.tolist() == [[3.0]]
+    assert solve(plain([slope], capacity=3)).prices.tolist() == [[0.0]]
+    in_other_units = plain([slope], capacity=0.5, units=[0.25])
+    assert solve(in_other_units).prices.tolist() == [[12.0]]
+    # Floors took all there is: what the next unit would bring whom it helps most.
+    assert solve(plain([slope, [0, 1, 1, 1, 1]], capacity=2, floor=[1, 1])).prices.tolist() == [[3.0]]
+
+
+def test_replicas_that_share_no_step_are_searched_for():
+    problem = plain([[0, 3, 5, 6], [0, 2, 3, 3]], capacity=2.0, units=[0.7, 0.3])
+    solution = solve(problem)
+    check(problem, solution)
+    assert solution.counts.tolist() == [2, 2]
+    assert solution.gap < 1e-9
 
 
 def test_nobody_and_nothing():
