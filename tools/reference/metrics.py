@@ -6,13 +6,17 @@ from dataclasses import dataclass
 
 from headgate.core.clock import SystemClock
 from headgate.gateway.metrics import Metrics
+from headgate.gateway.node_metrics import NodeFamilies
 from headgate.serving.dispatch import Dispatcher
 from tools.reference.markdown import NOTE, code, sentence, table
 
 _INTRO = """# Metrics
 
 `GET /metrics` answers in Prometheus' text format. It takes a key of the role `scrape` (or `admin`), which may do
-nothing else: `headgate key create --role scrape`. Labels are pipelines, kinds and outcomes; never keys, users or texts.
+nothing else: `headgate key create --role scrape`. Labels are pipelines, pools, kinds and outcomes; never keys, users
+or texts. Counters and histograms are those of all gateway processes together. What the node decides (the gap to the
+bound, prices, replicas wanted, marginal values, moves) is asked of it for each scrape, and left out when it is away or
+takes longer than a second: `absent(headgate_decisions_total)` tells.
 
 ```yaml
 # prometheus.yml
@@ -35,10 +39,10 @@ class MetricFacts:
 
 
 def list_metrics() -> list[MetricFacts]:
-    """Every metric of a gateway, by name."""
+    """Every metric of a gateway and of the node behind it, by name."""
     metrics = Metrics(Dispatcher(SystemClock()))
     found: dict[str, MetricFacts] = {}
-    for collector in list(metrics.registry._collector_to_names):
+    for collector in (*metrics.registry._collector_to_names, NodeFamilies({})):
         for family in collector.collect():
             labels = tuple(getattr(collector, "_labelnames", None) or getattr(family, "_labelnames", ()))
             name = f"{family.name}_total" if family.type == "counter" else family.name

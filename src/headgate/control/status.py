@@ -64,9 +64,10 @@ def _pool_status(reconciler: Reconciler, name: str, members: tuple[Member, ...])
 def _price(reconciler: Reconciler, name: str) -> float | None:
     """The utility that one more device of the pool would bring to those who are served last."""
     allocation = reconciler.allocation
-    if allocation is None or not allocation.prices:
-        return None
     names = [pool.name for pool in reconciler.plan.capacity.pools]
+    # Why compared: after a reload the last decision was still made for the pools from before.
+    if allocation is None or not allocation.prices or len(allocation.prices[-1]) != len(names):
+        return None
     return round(allocation.prices[-1][names.index(name)], 6)
 
 

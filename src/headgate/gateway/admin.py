@@ -18,10 +18,13 @@ _BODY_LIMIT = 64 * 1024
 
 
 def add_admin_api(door: Door, desk: Desk, link: NodeLink) -> None:
-    """Serve /admin/status, /admin/decisions, /admin/reload and /openapi.json's sibling questions on `door`."""
+    """Serve /admin/status, /admin/decisions and /admin/reload on `door`, and the node's state in its /metrics."""
+
+    async def look() -> dict[str, Any]:
+        return await link.ask("status")
 
     async def status(exchange: Exchange, parameters: dict[str, str]) -> tuple[bytes, bytes]:
-        node: dict[str, Any] = await link.ask("status") if link.connected else {"node": "restarting"}
+        node = await look() if link.connected else {"node": "restarting"}
         return JSON[1], orjson.dumps({"version": __version__, **node, "gateway": _gateway_status(desk)})
 
     async def decisions(exchange: Exchange, parameters: dict[str, str]) -> tuple[bytes, bytes]:
@@ -34,6 +37,7 @@ def add_admin_api(door: Door, desk: Desk, link: NodeLink) -> None:
         params = parse_object(body) if body else {}
         return JSON[1], orjson.dumps(await link.ask("reload", params))
 
+    door.add_node(look)
     door.add_admin("GET", "/admin/status", status)
     door.add_admin("GET", "/admin/decisions", decisions)
     door.add_admin("POST", "/admin/reload", reload)

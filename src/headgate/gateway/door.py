@@ -17,6 +17,7 @@ from headgate.gateway import metrics
 from headgate.gateway.access import require
 from headgate.gateway.endpoints import Desk, Endpoint, read_chat, read_completion, read_embedding, read_response
 from headgate.gateway.exchange import JSON, Exchange, Receive, Scope, Send
+from headgate.gateway.node_metrics import Look, load_node_metrics
 from headgate.gateway.openapi import openapi_bytes
 
 Application = Callable[[Scope, Receive, Send], Awaitable[None]]
@@ -29,6 +30,7 @@ class Door:
 
     def __init__(self, desk: Desk) -> None:
         self._desk = desk
+        self._look: Look | None = None
         self._routes: dict[str, Application] = {
             "/v1/chat/completions": Endpoint(desk, "chat", read_chat),
             "/v1/completions": Endpoint(desk, "completion", read_completion),
@@ -44,6 +46,10 @@ class Door:
     def add_admin(self, method: str, path: str, answer: Answer) -> None:
         """Serve an endpoint for admins only."""
         self._add(method, path, (), answer)
+
+    def add_node(self, look: Look) -> None:
+        """Tell in /metrics also what the node decides; `look` asks for its state."""
+        self._look = look
 
     @property
     def paths(self) -> list[str]:
@@ -107,7 +113,8 @@ class Door:
         return JSON[1], openapi_bytes()
 
     async def _metrics(self, exchange: Exchange, parameters: dict[str, str]) -> tuple[bytes, bytes]:
-        return metrics.CONTENT_TYPE, self._desk.metrics.render()
+        node = await load_node_metrics(self._look, self._desk.clock) if self._look else b""
+        return metrics.CONTENT_TYPE, self._desk.metrics.render() + node
 
     async def _models(self, exchange: Exchange, parameters: dict[str, str]) -> tuple[bytes, bytes]:
         models = [self._model_object(lane.route.name) for lane in self._desk.serving.dispatcher.lanes]

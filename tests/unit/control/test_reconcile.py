@@ -329,6 +329,18 @@ async def test_the_status_tells_pools_pipelines_and_replicas_and_no_secret():
         assert b"secret" not in orjson.dumps(status)
 
 
+async def test_the_status_tells_prices_and_values_also_right_after_a_reload():
+    async with World(make_plan(cores=1, a={}, b={})) as world:
+        world.work = {"a": (20, 4), "b": (20, 0)}
+        await world.run(2.0)
+        status = build_status(world.reconciler)
+        assert status["gap_to_bound"] is not None and status["pools"][0]["price"] > 0.0
+        assert status["pipelines"]["b"]["value"] > 0.0 and status["pipelines"]["b"]["shed"] == 1.0, "nothing is left"
+        more = (*world.plan.capacity.pools, replace(world.plan.capacity.pools[0], name="more"))
+        world.reconciler.apply_plan(replace(world.plan, capacity=replace(world.plan.capacity, pools=more)))
+        assert [pool["price"] for pool in build_status(world.reconciler)["pools"]] == [None, None]
+
+
 async def test_what_an_earlier_node_left_running_is_kept_and_table_numbers_go_on():
     first = World(make_plan(a={"floor": 1}))
     async with first:
