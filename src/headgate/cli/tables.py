@@ -13,6 +13,8 @@ from headgate.cli.output import make_table, short
 from headgate.core.clock import SystemClock
 from headgate.core.units import format_bytes
 
+_ROUNDING = 0.0005  # a gap that shows as 0.0 %
+
 
 def status_tables(told: dict[str, Any]) -> RenderableType:
     """Everything in `told`, as the status command gathers it."""
@@ -33,17 +35,33 @@ def _headline(told: dict[str, Any]) -> Text:
     house = told["house"]
     up = timedelta(seconds=int(max(0.0, SystemClock().now() - house["started_at"])))
     text = Text.assemble((house["url"] + "/v1", "bold"), f"  {house['stage']}, up {up}, version {house['version']}")
-    if moves := told.get("moves"):
-        text.append(f", moves: {moves.get('start', 0)} starts, {moves.get('stop', 0)} stops")
+    moves, gap = told.get("moves"), told.get("gap_to_bound")
+    parts = [f"moves: {moves.get('start', 0)} starts, {moves.get('stop', 0)} stops"] if moves else []
+    if gap is not None:
+        parts.append(
+            f"within {100 * gap:.1f} % of the best possible" if gap >= _ROUNDING else "nothing better is possible"
+        )
+    if parts:
+        text.append("\n" + "; ".join(parts))
     text.append(f"\nstate folder {house['state']}", "dim")
     return text
 
 
 def _pipelines(told: dict[str, Any]) -> Table:
-    names = ("pipeline", "model", ">ready", ">starting", ">draining", ">wanted", ">in flight", ">queued", ">per s", "")
-    table = make_table(*names)
+    table = make_table(
+        "pipeline",
+        "model",
+        ">ready",
+        ">starting",
+        ">draining",
+        ">wanted",
+        ">in flight",
+        ">queued",
+        ">per s",
+        ">+1 brings",
+        "",
+    )
     for name, one in told["pipelines"].items():
-        blocked = one.get("blocked")
         table.add_row(
             name,
             one.get("model") or "-",
@@ -54,9 +72,19 @@ def _pipelines(told: dict[str, Any]) -> Table:
             str(one.get("in_flight", "-")),
             _number(one.get("queued"), "red"),
             f"{one.get('arrivals_per_s') or 0:.1f}",
-            Text(f"blocked: {blocked}", "red") if blocked else "" if one.get("ready") else Text("asleep", "dim"),
+            _utility(one.get("value")),
+            _remark(one),
         )
     return table
+
+
+def _remark(one: dict[str, Any]) -> Text:
+    """What is wrong with a pipeline, if anything: blocked, too few replicas, or asleep."""
+    if blocked := one.get("blocked"):
+        return Text(f"blocked: {blocked}", "red")
+    if shed := one.get("shed"):
+        return Text(f"shed {100 * shed:.3g} %", "red")
+    return Text() if one.get("ready") else Text("asleep", "dim")
 
 
 def _replicas(replicas: list[dict[str, Any]]) -> Table:
@@ -92,7 +120,7 @@ def _replicas(replicas: list[dict[str, Any]]) -> Table:
 
 
 def _pools(pools: list[dict[str, Any]]) -> Table:
-    table = make_table("pool", "kind", ">cores", ">used", ">free", ">memory", ">used", ">free")
+    table = make_table("pool", "kind", ">cores", ">used", ">free", ">memory", ">used", ">free", ">one more brings")
     for one in pools:
         cores, cores_used = one["cores"], one["cores_used"]
         memory, memory_used = one["memory_bytes"], one["memory_bytes_used"]
@@ -101,6 +129,7 @@ def _pools(pools: list[dict[str, Any]]) -> Table:
             one["kind"],
             *(f"{value:g}" for value in (cores, cores_used, max(0.0, cores - cores_used))),
             *(format_bytes(value) for value in (memory, memory_used, max(0, memory - memory_used))),
+            _utility(one.get("price")),
         )
     return table
 
@@ -111,6 +140,11 @@ def _processes(processes: list[dict[str, Any]]) -> Table:
         state = Text("ready", "green") if one["ready"] else Text("starting" if one["pid"] else "waiting", "yellow")
         table.add_row(one["name"], str(one["pid"] or "-"), state, str(one["restarts"]), one["last_exit"] or "-")
     return table
+
+
+def _utility(value: float | None) -> Text:
+    """Utility to two digits; nothing to gain is dim."""
+    return Text("-" if value is None else f"{value:.2g}", "" if value else "dim")
 
 
 def _number(value: Any, style: str) -> Text:

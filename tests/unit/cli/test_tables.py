@@ -19,8 +19,8 @@ HOUSE: dict[str, Any] = {
 }
 
 
-def show(told: dict[str, Any]) -> str:
-    console = Console(width=200, record=True, file=None, force_terminal=False)
+def show(told: dict[str, Any], width: int = 200) -> str:
+    console = Console(width=width, record=True, file=None, force_terminal=False)
     with console.capture() as captured:
         console.print(status_tables(told))
     return captured.get()
@@ -73,3 +73,26 @@ def test_the_little_that_is_known_without_a_gateway() -> None:
     text = show({"house": HOUSE, "fault": "the gateway does not answer"})
     assert "the gateway does not answer" in text
     assert "exited with 1" in text
+
+
+def test_what_more_capacity_would_bring() -> None:
+    busy = {"ready": 3, "starting": 0, "draining": 0, "wanted": 3, "in_flight": 12, "queued": 27, "arrivals_per_s": 8.8}
+    pool = {"kind": "cpu", "cores": 2.0, "cores_used": 2.0, "memory_bytes": 2**34, "memory_bytes_used": 2**28}
+    told = {
+        "house": HOUSE,
+        "moves": {"start": 4, "stop": 0},
+        "gap_to_bound": 0.0034,
+        "pools": [{"name": "cpu", "price": 0.8613, **pool}, {"name": "old", "price": None, **pool}],
+        "pipelines": {
+            "ticket-category": {"model": "ticket-category", "value": 0.4137, "shed": 0.621, **busy},
+            "calm": {"model": "m", "value": 0.0, "shed": 0.0, **busy},
+        },
+    }
+    text = show(told, width=120)
+    lines = {line.split()[0]: line.split() for line in text.splitlines() if line.strip()}
+    assert "moves: 4 starts, 0 stops; within 0.3 % of the best possible" in text
+    assert lines["ticket-category"][-5:] == ["8.8", "0.41", "shed", "62.1", "%"], "on one line"
+    assert lines["calm"][-2:] == ["8.8", "0"]
+    assert lines["cpu"][-1] == "0.86" and lines["old"][-1] == "-"
+    assert "nothing better is possible" in show(told | {"gap_to_bound": 0.0})
+    assert "possible" not in show(told | {"gap_to_bound": None})
