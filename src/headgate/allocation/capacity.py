@@ -46,9 +46,10 @@ class Pool:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Capacity:
-    """Everything that may be given out."""
+    """Everything that may be given out. All devices in use may draw `watts` together; None: no limit."""
 
     pools: tuple[Pool, ...]
+    watts: float | None = None
 
     def pool(self, name: str) -> Pool | None:
         """The pool of that name, if there is one."""

@@ -13,30 +13,32 @@ import numpy as np
 
 from headgate.allocation.arrays import Ints
 from headgate.allocation.capacity import Capacity, Pool
+from headgate.allocation.limits import Limit, solve_within
 from headgate.allocation.packing import Board
 from headgate.allocation.pipeline import Configuration
-from headgate.allocation.problem import Curves, Solution
+from headgate.allocation.problem import Curves, Problem, Solution
 from headgate.allocation.settings import TargetSettings
 from headgate.allocation.side import Side
 from headgate.allocation.solver import solve
+from headgate.allocation.state import State
 from headgate.allocation.targets import Option, Want, build_problem
 from headgate.allocation.wants import build_want, plan_stretches
 
 _AT_WORK_S = 1.0  # after its last request a pipeline still counts as being at work
-
-Prices = tuple[tuple[float, ...], ...]
 
 
 @dataclass(frozen=True, slots=True)
 class Choice:
     """The solver's answer in words of pipelines.
 
-    By (pipeline, configuration key): `counts` in replicas, `speeds` in replicas of the pipeline's first configuration.
+    By (pipeline, configuration key): `counts` in replicas, `speeds` in replicas of the pipeline's first configuration,
+    `costs` in the utility that holding one takes.
     """
 
     solution: Solution
     counts: dict[tuple[str, str], int]
     speeds: dict[tuple[str, str], float]
+    costs: dict[tuple[str, str], float]
     wants: dict[str, Want]
     rows: dict[str, int]
     curves: Curves
@@ -49,19 +51,20 @@ class Choice:
         capacity = more + sum(self.speeds.get((pipeline, key), 0.0) for key in keys)
         return float(self.curves.at(np.array([row]), np.array([capacity]))[0])
 
+    def least_cost(self, side: Side) -> float:
+        """The utility that holding one more replica costs at least."""
+        costs = [cost for one in side.spec.configurations if (cost := self.costs.get((side.name, one.key))) is not None]
+        return min(costs, default=0.0)
+
     def next_gain(self, side: Side) -> float:
         """What one more replica would bring beyond the seats it has."""
         keys = [seat.configuration for seat in side.seats]
         return self.worth(side.name, keys, 1.0) - self.worth(side.name, keys)
 
 
-def choose(
-    sides: Sequence[Side], capacity: Capacity, board: Board, prices: Prices, settings: TargetSettings
-) -> Choice | None:
-    """The replicas that serve everyone best, given the seats that floors and wakers have. None: nobody has a say.
-
-    `prices` are those of the last solution.
-    """
+def choose(sides: Sequence[Side], state: State, board: Board) -> Choice | None:
+    """The replicas that serve everyone best, given the seats that floors and wakers have. None: nobody has a say."""
+    capacity, settings = state.capacity, state.settings
     numbers = {pool.name: number for number, pool in enumerate(capacity.pools)}
     wants: dict[str, Want] = {}
     keys: list[tuple[str, str]] = []
@@ -75,16 +78,16 @@ def choose(
         return None
     members = [side for side in sides if side.name in wants]
     problem = build_problem(list(wants.values()), _free(capacity, members, board), settings)
-    warm = np.array(prices) if prices else None
-    solution = solve(problem, prices=warm)
     configurations = [one for side in members for one in side.spec.configurations if one.pool in numbers]
+    solution = _solve(problem, state, configurations)
     if not _pack(capacity, configurations, solution.counts):
         problem = replace(problem, units=np.array([_alone(one.share) for one in configurations]))
-        solution = solve(problem, prices=warm)
+        solution = _solve(problem, state, configurations)
     return Choice(
         solution=solution,
         counts=dict(zip(keys, solution.counts.tolist(), strict=True)),
         speeds=dict(zip(keys, problem.speed.tolist(), strict=True)),
+        costs=dict(zip(keys, problem.cost.tolist(), strict=True)),
         wants=wants,
         rows={name: row for row, name in enumerate(wants)},
         curves=Curves(problem.loads, problem.values),
@@ -114,6 +117,17 @@ def _want(side: Side, ways: Sequence[tuple[Configuration, int, Pool]], settings:
     at_work = bool(side.present) and side.demand.idle_for_s < _AT_WORK_S and side.demand.steady > 0.0
     floor = min(max(len(side.seats), int(at_work)), most)
     return build_want(side.spec, side.demand, options, floor=floor, cap=most, settings=settings)
+
+
+def _solve(problem: Problem, state: State, configurations: Sequence[Configuration]) -> Solution:
+    """The solver's answer, within the limit of power if there is one."""
+    warm = np.array(state.prices) if state.prices else None
+    most = state.capacity.watts
+    if most is None:
+        return solve(problem, prices=warm)
+    watts = {pool.name: pool.watts or 0.0 for pool in state.capacity.pools}
+    use = np.array([one.share * watts[one.pool] for one in configurations])
+    return solve_within(problem, [Limit(use=use, most=most)]).solution
 
 
 def relative_speed(base: Configuration, other: Configuration) -> float:

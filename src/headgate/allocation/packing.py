@@ -7,6 +7,7 @@ takes one that leaves as much room for big replicas, then the emptiest: a core's
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import replace
 
@@ -102,6 +103,8 @@ class Board:
         """
         self._biggest = count_parts(min(1.0, biggest))
         self._rooms = {(pool.name, node.name): _Room(pool.name, node) for pool in capacity.pools for node in pool.nodes}
+        self._watts = {pool.name: pool.watts or 0.0 for pool in capacity.pools}
+        self._watts_left = math.inf if capacity.watts is None else capacity.watts
         self.seats: list[Seat] = []
         for one in running:
             room = self._rooms.get((one.pool, one.node))
@@ -113,24 +116,26 @@ class Board:
         room = self._rooms.get((one.pool, one.node))
         if room is not None:
             room.claimed.add(one, one.devices)
+            self._watts_left -= one.share * self._watts[one.pool]
 
     def strike(self, one: Placed) -> None:
         """Count `one`, that was entered, as gone."""
         room = self._rooms.get((one.pool, one.node))
         if room is not None:
             room.claimed.add(one, one.devices, -1)
+            self._watts_left += one.share * self._watts[one.pool]
 
     def fits(self, one: Placed) -> bool:
         """Whether `one` fits in its place beside all that is claimed or entered."""
         room = self._rooms.get((one.pool, one.node))
-        return room is not None and room.fits(one, one.devices)
+        return room is not None and self._powers(one.pool, one.share) and room.fits(one, one.devices)
 
     def claim(self, replica: Running) -> Seat | None:
         """The seat of a replica that stands; None when its place is taken or gone."""
         room = self._rooms.get((replica.pool, replica.node))
         if room is None or replica.id not in room.standing:
             return None
-        if not room.fits(replica, replica.devices):
+        if not self._powers(replica.pool, replica.share) or not room.fits(replica, replica.devices):
             return None
         room.leave(replica.id)
         return self._take(room, replica.pipeline, replica.configuration, replica, replica.devices, replica.id)
@@ -150,6 +155,8 @@ class Board:
         costs = costs or {}
         rooms = [room for room in self._rooms.values() if room.pool == configuration.pool]
         best: tuple[tuple[float, ...], _Room, tuple[int, ...]] | None = None
+        if rooms and not self._powers(configuration.pool, configuration.share):
+            return None
         for room in rooms:
             for devices in _places(room, configuration.share, costs):
                 price = self._price(room, devices, configuration, costs)
@@ -171,6 +178,10 @@ class Board:
                     self.seats[self.seats.index(seat)] = settled
                     return settled
         return seat
+
+    def _powers(self, pool: str, share: float) -> bool:
+        """Whether so many more devices of a pool stay within the limit of power."""
+        return share * self._watts[pool] <= self._watts_left + 1e-9
 
     def _price(
         self, room: _Room, devices: tuple[int, ...], configuration: Configuration, costs: Mapping[str, float]
@@ -206,6 +217,7 @@ class Board:
         replica: str | None,
     ) -> Seat:
         room.claimed.add(size, devices)
+        self._watts_left -= size.share * self._watts[room.pool]
         seat = Seat(
             pipeline=pipeline,
             configuration=key,

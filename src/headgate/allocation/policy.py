@@ -20,17 +20,16 @@ from headgate.allocation.seating import (
     seat_first,
     value_standing,
 )
-from headgate.allocation.settings import DEFAULTS, TargetSettings
 from headgate.allocation.side import Side
 from headgate.allocation.state import Allocation, History, State
 
 
-def decide(state: State, settings: TargetSettings = DEFAULTS) -> Allocation:
+def decide(state: State) -> Allocation:
     """The seats everyone shall have, with a reason for each change."""
     sides = [Side(spec, state) for spec in sorted(state.pipelines, key=lambda spec: spec.name)]
     costs = value_standing(sides)
     board = seat_first(sides, state, costs)
-    choice = choose(sides, state.capacity, board, state.prices, settings)
+    choice = choose(sides, state, board)
     if choice is not None:
         _seat_chosen(sides, choice, board, costs)
         _use_room(sides, choice, board, costs)
@@ -84,7 +83,10 @@ def _use_room(sides: list[Side], choice: Choice, board: Board, costs: Costs) -> 
 
 
 def _has_use(side: Side, choice: Choice) -> bool:
-    return len(side.seats) < min(choice.wants[side.name].cap, max(side.useful, side.wanted))
+    if len(side.seats) >= min(choice.wants[side.name].cap, max(side.useful, side.wanted)):
+        return False
+    cost = choice.least_cost(side)
+    return cost == 0.0 or choice.next_gain(side) > cost
 
 
 def _appeal(side: Side, choice: Choice) -> tuple[float, float, str]:

@@ -9,6 +9,7 @@ from typing import Literal
 from headgate.allocation.capacity import Capacity
 from headgate.allocation.demand import Demand
 from headgate.allocation.pipeline import PipelineSpec
+from headgate.allocation.settings import DEFAULTS, TargetSettings
 
 Stage = Literal["starting", "ready", "draining"]
 
@@ -59,6 +60,7 @@ class State:
     histories: Mapping[str, History] = field(default_factory=dict[str, History])
     held: Mapping[str, str] = field(default_factory=dict[str, str])
     prices: tuple[tuple[float, ...], ...] = ()
+    settings: TargetSettings = DEFAULTS
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -93,7 +93,7 @@ def build_plan(
 
 def build_capacity(settings: Settings, hardware: HardwareFacts) -> Capacity:
     """The pools of this machine. Raises ConfigError naming the setting and the cure."""
-    return Capacity(pools=tuple(_build_pools(settings, hardware)))
+    return Capacity(pools=tuple(_build_pools(settings, hardware)), watts=settings.control.watts)
 
 
 def describe_subject(model: PlannedModel, hardware: HardwareFacts) -> Subject:
@@ -146,6 +146,8 @@ def _build_pools(settings: Settings, hardware: HardwareFacts) -> list[Pool]:
                 _cpu_node(name, pool, settings, hardware) if pool.kind == "cpu" else _gpu_node(name, pool, hardware),
             ),
             price_per_hour=pool.price_per_hour or None,
+            watts=pool.watts or None,
+            elastic=pool.elastic,
         )
         for name, pool in settings.pools.items()
     ]

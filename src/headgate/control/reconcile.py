@@ -17,6 +17,7 @@ from typing import Any
 from headgate.allocation.plan import Plan, Start, plan_moves
 from headgate.allocation.policy import decide
 from headgate.allocation.recording import plain_state
+from headgate.allocation.settings import DEFAULTS
 from headgate.allocation.state import Allocation, Change, History, State
 from headgate.control.demands import DemandBook
 from headgate.control.faults import FaultBook
@@ -209,7 +210,7 @@ class Reconciler:
         return tick_s if retry_s is None else min(tick_s, max(0.0, retry_s))
 
     def _load_state(self, now: float) -> State:
-        pipelines = build_specs(self.plan, self.wakes)
+        pipelines, wishes = build_specs(self.plan, self.wakes), self.plan.settings
         names = [one.name for one in pipelines]
         return State(
             at=now,
@@ -220,6 +221,7 @@ class Reconciler:
             histories={name: self._histories[name] for name in names if name in self._histories},
             held=self.faults.held(now),
             prices=self.allocation.prices if self.allocation else (),
+            settings=replace(DEFAULTS, alpha=wishes.fairness, money=wishes.money, energy=wishes.energy),
         )
 
     def _record(self, trigger: str, state: State, allocation: Allocation, plan: Plan) -> Decision | None:

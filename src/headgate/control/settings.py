@@ -35,6 +35,13 @@ class PoolSettings(BaseModel):
     price_per_hour: float = Field(
         default=0.0, ge=0, allow_inf_nan=False, description="Money that one device costs for an hour."
     )
+    elastic: bool = Field(
+        default=False,
+        description="Whether only devices in use are paid for; then holding one has to be worth its price.",
+    )
+    watts: float = Field(
+        default=0.0, ge=0, allow_inf_nan=False, description="Power that one device draws when it is busy."
+    )
 
     @field_validator("cores")
     @classmethod
@@ -63,6 +70,21 @@ class ControlSettings(BaseModel):
         default=5, ge=1, le=100, description="Crashes in a row after which a pipeline counts as blocked."
     )
     block_retry_s: Seconds = Field(default=60.0, description="Between tries to start a replica of a blocked pipeline.")
+    fairness: float = Field(
+        default=0.0,
+        ge=0,
+        le=10,
+        allow_inf_nan=False,
+        description="0 keeps most requests on time in all, 1 weighs what is lost relative to what a pipeline has, "
+        "more looks at whoever is served worst.",
+    )
+    money: float = Field(
+        default=0.01, ge=0, allow_inf_nan=False, description="Utility that one unit of money an hour must bring."
+    )
+    energy: float = Field(default=0.0, ge=0, allow_inf_nan=False, description="Utility that one watt must bring.")
+    watts: float | None = Field(
+        default=None, gt=0, allow_inf_nan=False, description="The most that all devices in use may draw together."
+    )
     decisions_kept: int = Field(
         default=2_000, ge=100, le=10_000_000, description="Decisions kept in the database, newest first."
     )

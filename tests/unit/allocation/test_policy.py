@@ -8,6 +8,7 @@ from headgate.allocation.packing import check_floors
 from headgate.allocation.pipeline import Configuration, PipelineSpec
 from headgate.allocation.policy import decide
 from headgate.allocation.profile import Profile
+from headgate.allocation.settings import TargetSettings
 from headgate.allocation.state import History, Running, State
 from headgate.core.errors import FloorsDoNotFit
 
@@ -63,6 +64,7 @@ def test_capacity_follows_load_relative_to_the_others_and_weight():
     busy = {"a": load(16), "b": load(8)}
     enough = decide(state(make_capacity(10), spec("a"), spec("b"), demands=busy))
     assert enough.replicas == {"a": 6, "b": 4}, "six and four keep about as many on time, though one has twice the load"
+    assert decide(state(make_capacity(6), spec("a"), spec("b"), demands=busy)).replicas == {"a": 4, "b": 2}
     light = decide(state(make_capacity(3), spec("a"), spec("b"), demands=busy)).replicas
     heavy = decide(state(make_capacity(3), spec("a", weight=9.0), spec("b"), demands=busy)).replicas
     assert (light, heavy) == ({"a": 1, "b": 2}, {"a": 2, "b": 1}), "where it keeps more on time, and by weight"
@@ -159,6 +161,37 @@ def test_small_replicas_leave_a_core_for_big_ones_and_else_spread():
     assert beside == {(0,), (1,)}
     alone = [seat.devices for seat in decide(state(make_capacity(2), small, demands=demands)).seats]
     assert sorted(alone) == [(0,), (1,)], "a core's idle time is used by whoever sits there"
+
+
+def powered(cores, watts, **more) -> Capacity:
+    node = Node(name="n", devices=tuple(range(cores)), share=float(cores), memory_bytes=100 * GB)
+    return Capacity(pools=(Pool(name="cpu", kind="cpu", nodes=(node,), watts=10.0, **more),), watts=watts)
+
+
+def test_a_limit_of_power_holds_for_floors_and_for_everyone_after_them():
+    busy = {"a": load(40), "b": load(40)}
+    specs = (spec("a"), spec("b", floor=1))
+    assert sum(decide(state(powered(8, 35.0), *specs, demands=busy)).replicas.values()) == 3
+    assert decide(state(powered(8, 10.0), *specs, demands=busy)).replicas == {"b": 1}
+    running = tuple(runs(f"r{core}", "a", core) for core in range(4))
+    over = decide(state(powered(8, 25.0), *specs, running=running, demands=busy))
+    assert sum(over.replicas.values()) == 2, "a limit that was lowered is kept to by draining"
+
+
+def test_an_elastic_device_is_held_while_it_is_worth_its_price():
+    demands = {"a": load(4)}
+    cheap = powered(8, None, elastic=True, price_per_hour=0.01)
+    dear = powered(8, None, elastic=True, price_per_hour=100.0)
+    assert decide(state(cheap, spec("a"), demands=demands)).replicas["a"] > 1
+    assert decide(state(dear, spec("a"), demands=demands)).replicas == {"a": 1}
+    assert decide(state(powered(8, None, price_per_hour=100.0), spec("a"), demands=demands)).replicas["a"] > 1
+
+
+def test_fairness_serves_who_would_be_given_up():
+    busy = {"a": load(24), "b": load(12)}
+    both = state(make_capacity(6), spec("a"), spec("b"), demands=busy)
+    assert decide(both).replicas == {"a": 1, "b": 5}, "b can be served on time and a cannot"
+    assert decide(replace(both, settings=TargetSettings(alpha=1.0))).replicas == {"a": 4, "b": 2}
 
 
 def test_badly_sitting_replicas_move_when_a_floor_would_not_fit_otherwise():
