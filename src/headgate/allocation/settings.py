@@ -19,10 +19,10 @@ class TargetSettings:
     Targets are chosen every `decide_s`. The near stretch lasts until a replica that is started now serves, and at
     least `near_least_s`. The far stretch lasts `far_times` as long and `far_more_s` more. `alpha` is fairness: 0 adds
     parts on time, 1 adds their logarithms, more looks at whoever is worst. `answered` is what an answer is worth that
-    comes too late. `money` and `energy` are the utility of one unit of money an hour and of one watt: what holding
-    capacity must bring. `move_s` is how many seconds of a pipeline's utility a start must bring, `dwell` what it costs
-    to stop a replica that was just given. `spare` is what capacity that nobody needs is worth where the load is, so
-    that none lies idle.
+    comes too late, `urgent_s` how many seconds of utility a replica is worth to those who would wait too long.
+    `money` and `energy` are the utility of one unit of money an hour and of one watt: what holding capacity must bring.
+    `move_s` is how many seconds of a pipeline's utility a start must bring, `dwell` what it costs to stop a replica
+    that was just given. `spare` is what capacity that nobody needs is worth where the load is, so that none lies idle.
     """
 
     decide_s: float = 3.0
@@ -31,6 +31,7 @@ class TargetSettings:
     far_more_s: float = 5.0
     alpha: float = 0.0
     answered: float = 0.3
+    urgent_s: float = 1.0
     spare: float = 1e-3
     money: float = 0.01
     energy: float = 0.0

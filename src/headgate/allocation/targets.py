@@ -52,8 +52,8 @@ class Want:
     `near` and `far` are requests per second at forecast.PROBABILITIES in the two stretches, which last `near_s` and
     `far_s` seconds; `inside` requests are waiting or being served now, and at most `room` may wait. `woken` is the
     part of what one replica keeps on time that none keeps too, because one is there in time when it is asked for.
-    `urgency` is what a replica is worth to those who are inside, beside the part on time. `rank` is the priority class,
-    0 first.
+    `pressing` requests have a value of their own beside the part on time: they would wait too long. `rank` is the
+    class, 0 first.
     """
 
     service: Service
@@ -65,7 +65,7 @@ class Want:
     inside: float = 0.0
     room: float = math.inf
     woken: float = 0.0
-    urgency: float = 0.0
+    pressing: float = 0.0
     weight: float = 1.0
     floor: int = 0
     cap: int = 16
@@ -87,8 +87,8 @@ def choose_targets(
 
 def build_problem(wants: Sequence[Want], capacity: Sequence[float], settings: TargetSettings = DEFAULTS) -> Problem:
     """What the solver is asked: see choose_targets."""
-    loads, values = value_curves(wants, settings)
     owner, told = _tell_options(wants)
+    loads, values = _curves(wants, owner, told, settings)
     return Problem(
         capacity=np.array(capacity, float),
         pipeline=owner,
@@ -109,12 +109,16 @@ def build_problem(wants: Sequence[Want], capacity: Sequence[float], settings: Ta
 
 def value_curves(wants: Sequence[Want], settings: TargetSettings = DEFAULTS) -> tuple[Floats, Floats]:
     """Capacities in replicas [I, G] and the value of each [I, G]."""
+    return _curves(wants, *_tell_options(wants), settings)
+
+
+def _curves(wants: Sequence[Want], owner: Ints, told: Floats, settings: TargetSettings) -> tuple[Floats, Floats]:
+    """See value_curves; `owner` and `told` are of _tell_options. In here arrays are [G, I]: pipelines come last."""
     most = max(want.cap for want in wants)
-    replicas = np.repeat(np.arange(most + 1)[None, :], len(wants), axis=0)
-    owner, told = _tell_options(wants)
+    replicas = np.repeat(np.arange(most + 1)[:, None], len(wants), axis=1)
     there = np.bincount(owner, told[4] * told[2], len(wants))
     near_s, far_s = np.array([want.near_s for want in wants]), np.array([want.far_s for want in wants])
-    near_rates, far_rates = np.array([want.near for want in wants]), np.array([want.far for want in wants])
+    near_rates, far_rates = _quantiles([want.near for want in wants]), _quantiles([want.far for want in wants])
     served = there * np.array([want.service.slots for want in wants])
     waiting = np.maximum(np.array([want.inside for want in wants]) - served, 0.0)
     lines = _lines(wants, most)
@@ -122,20 +126,29 @@ def value_curves(wants: Sequence[Want], settings: TargetSettings = DEFAULTS) -> 
     most_now = np.minimum(there.astype(np.int64), most)
     rows = np.repeat(np.arange(len(wants)), most_now + 1)
     first = np.cumsum(most_now + 1) - most_now - 1
-    few, theirs = (np.arange(len(rows)) - first[rows])[:, None], _pick(lines, rows)
-    near, left = punctuality.pass_stretch(theirs, near_rates[rows], few, waiting[rows, None, None], near_s[rows])
-    near = _expected(theirs, near, near_rates[rows], few, near_s[rows], settings)
-    at_once = first[:, None] + np.minimum(replicas, most_now[:, None])
-    near, waiting = near[at_once, 0], np.ascontiguousarray(left[at_once, :, 0].transpose(0, 2, 1))
+    few, theirs = (np.arange(len(rows)) - first[rows])[None, :], _pick(lines, rows)
+    rates_now, rows_s = near_rates[:, rows], near_s[rows]
+    near, left = punctuality.pass_stretch(theirs, rates_now, few, waiting[None, None, rows], rows_s)
+    near = _expected(theirs, near, rates_now, few, rows_s, settings)
+    at_once = first + np.minimum(replicas, most_now)
+    near, waiting = near[0].take(at_once), left[:, 0].take(at_once, axis=1)
     far, _ = punctuality.pass_stretch(lines, far_rates, replicas, waiting, far_s)
     far = _expected(lines, far, far_rates, replicas, far_s, settings)
-    far[:, 0] = np.maximum(far[:, 0], np.array([want.woken for want in wants]) * far[:, min(1, most)])
-    on_time = _fairly((near * near_s[:, None] + far * far_s[:, None]) / (near_s + far_s)[:, None], settings.alpha)
-    weight = np.array([want.weight for want in wants])[:, None]
-    values = weight * (
-        on_time + _in_hand(wants, replicas) + settings.spare * _eased(wants, lines.replica_rates, replicas)
-    )
-    return replicas.astype(float), np.maximum.accumulate(values, axis=1)
+    far[0] = np.maximum(far[0], np.array([want.woken for want in wants]) * far[min(1, most)])
+    on_time = _fairly((near * near_s + far * far_s) / (near_s + far_s), settings.alpha)
+    middle = len(WEIGHTS) // 2
+    busy = np.maximum(near_rates[middle], far_rates[middle]) / lines.replica_rates
+    pressing = _pressed(wants, replicas) * (settings.urgent_s / (near_s + far_s))
+    values = on_time + pressing + settings.spare * _eased(busy, replicas)
+    values *= np.array([want.weight for want in wants])
+    values = np.maximum.accumulate(values, axis=0)
+    return np.ascontiguousarray(replicas.T, np.float64), np.ascontiguousarray(values.T)
+
+
+def _quantiles(rates: Sequence[tuple[float, ...]]) -> Floats:
+    """Requests per second by quantile [Q, I]."""
+    told = np.fromiter(chain.from_iterable(rates), np.float64).reshape(len(rates), -1)
+    return np.ascontiguousarray(told.T)
 
 
 _OPTION = attrgetter("pool", "units", "speed", "cost", "now", "start_cost", "stop_cost")
@@ -158,34 +171,34 @@ def _fairly(on_time: Floats, alpha: float) -> Floats:
     return ((on_time + _LEAST) ** (1.0 - alpha) - low) / (high - low)
 
 
-def _eased(wants: Sequence[Want], replica_rates: Floats, replicas: Ints) -> Floats:
-    """How far replicas beyond the need ease a load, [I, replicas] from 0 to 1: n of them beside n and the busy ones."""
-    middle = np.array([max(want.near[len(WEIGHTS) // 2], want.far[len(WEIGHTS) // 2]) for want in wants])
-    busy = (middle / replica_rates)[:, None]
+def _eased(busy: Floats, replicas: Ints) -> Floats:
+    """How far replicas beyond the `busy` [I] ease a load, [replicas, I] from 0 to 1: n of them beside n and those."""
     return np.where(busy > 0.0, replicas / np.maximum(replicas + busy, 1e-9), 0.0)
 
 
-def _in_hand(wants: Sequence[Want], replicas: Ints) -> Floats:
-    """What replicas are worth to those who are inside now, [I, replicas]: up to a slot for each, and less by the way.
+def _pressed(wants: Sequence[Want], replicas: Ints) -> Floats:
+    """What replicas are worth to those who press, [replicas, I]: up to a slot for each, and less by the way.
 
     Why beside the part on time: whoever comes behind a queue is late too, also after the stretches looked at, so no
     capacity is kept where nobody is. Where there is too little for all queues, these values share it in their
     proportion. Source: proportional fairness (F. Kelly, 1997).
     """
-    need = np.array([max(want.inside / want.service.slots, 1e-9) for want in wants])[:, None]
-    urgency = np.array([want.urgency for want in wants])[:, None]
-    return urgency * need * np.log2(1.0 + np.minimum(replicas / need, 1.0))
+    need = np.array([want.pressing / want.service.slots for want in wants])
+    return need * np.log2(1.0 + np.minimum(replicas / np.maximum(need, 1e-9), 1.0))
 
 
 def _lines(wants: Sequence[Want], most: int) -> Lines:
-    kinds: dict[Service, int] = {}
-    which = [kinds.setdefault(want.service, len(kinds)) for want in wants]
+    # Why by identity first: a Service's hash takes as long as all the rest here.
+    services = {id(want.service): want.service for want in wants}
+    kinds = {service: kind for kind, service in enumerate(dict.fromkeys(services.values()))}
+    kind_of = {one: kinds[service] for one, service in services.items()}
+    which = np.array([kind_of[id(want.service)] for want in wants])
     told = np.array([(service.replica_rate, service.slack_s) for service in kinds])[which]
     return Lines(
         tables=_stack(tuple(kinds), most),
-        which=np.array(which),
-        replica_rates=told[:, 0],
-        slack_s=told[:, 1],
+        which=which,
+        replica_rates=told[:, 0].copy(),
+        slack_s=told[:, 1].copy(),
         room=np.array([want.room for want in wants]),
     )
 
@@ -210,11 +223,16 @@ def _pick(lines: Lines, rows: Ints) -> Lines:
 def _expected(
     lines: Lines, on_time: Floats, rates: Floats, replicas: Ints, seconds: Floats, settings: TargetSettings
 ) -> Floats:
-    """Expected part on time [I, N] of a stretch in which anything comes; 0 where nothing is expected to."""
+    """Expected part on time [N, I] of a stretch in which anything comes; 0 where nothing is expected to.
+
+    Writes into `on_time` [Q, N, I].
+    """
     # A late answer is worth something too; without it whoever is overloaded most would be given up for the others.
-    able = replicas * lines.replica_rates[:, None]
-    answered = np.minimum(1.0, able[:, None, :] / np.maximum(rates[:, :, None], 1e-9))
-    part = on_time + settings.answered * (answered - on_time)
+    answered = replicas * lines.replica_rates * (1.0 / np.maximum(rates, 1e-9))[:, None]
+    np.minimum(answered, 1.0, out=answered)
+    answered *= settings.answered
+    on_time *= 1.0 - settings.answered
+    on_time += answered
     # Why: a replica is worth something only if somebody comes. Else pipelines that sleep would hold one each.
-    asked = (1.0 - np.exp(-rates * seconds[:, None])) * np.array(WEIGHTS)
-    return np.einsum("iqn,iq->in", part, asked)
+    on_time *= ((1.0 - np.exp(-rates * seconds)) * np.array(WEIGHTS)[:, None])[:, None]
+    return on_time.sum(axis=0)

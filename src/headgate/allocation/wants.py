@@ -22,7 +22,6 @@ _SERVICE_S = 1.0  # of a request, until one was answered
 _BATCHING = 0.6  # until measured: k requests at once take k^0.6 times as long as one alone
 _LONGEST_DRAIN_S = 10.0
 FORESEEN_S = 5.0  # a replica that serves sooner is asked for when it is needed: the present tells more than forecasts
-_URGENT_S = 1.0  # of a pipeline's utility are worth a replica for those who are inside, where it can serve soon
 _WOKEN = 0.9  # of those who come to a pipeline that sleeps, where it wakes soon
 _WOKEN_WITHIN_S = 1.5
 _SOON_S = 1.0  # how far beyond the wake the present is believed there
@@ -102,6 +101,7 @@ def build_want(
     # Why not without a service time: a rate alone does not say how much work it is.
     outlook = demand.outlook if demand.service_s is not None else None
     outlook = outlook or _present(spec, demand, service, settings)
+    inside = demand.queued + min(float(demand.in_flight), float(service.slots * there))
     return Want(
         service=service,
         near=outlook.near,
@@ -109,14 +109,22 @@ def build_want(
         near_s=outlook.near_s,
         far_s=outlook.far_s,
         options=options,
-        inside=demand.queued + min(float(demand.in_flight), float(service.slots * there)),
+        inside=inside,
         woken=_WOKEN if outlook.near_s < _WOKEN_WITHIN_S else 0.0,
-        urgency=_URGENT_S / (outlook.near_s + outlook.far_s) if outlook.near_s < FORESEEN_S else 0.0,
+        pressing=count_pressing(service, inside, there, soon=outlook.near_s < FORESEEN_S),
         weight=spec.weight,
         floor=floor,
         cap=cap,
         rank=RANKS[spec.priority],
     )
+
+
+def count_pressing(service: Service, inside: float, there: int, *, soon: bool) -> float:
+    """Requests that a replica more would help: all that are inside where it serves `soon`, else those who would wait
+    too long with the replicas that are there.
+    """
+    in_time = 0.0 if soon else there * (service.slots + service.replica_rate * service.slack_s)
+    return max(0.0, inside - in_time)
 
 
 def _present(spec: PipelineSpec, demand: Demand, service: Service, settings: TargetSettings) -> Outlook:
