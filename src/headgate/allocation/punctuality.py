@@ -74,43 +74,55 @@ def table(service: Service, most: int) -> Floats:
 
 
 def read(tables: Floats, which: Ints, replicas: Ints, load: Floats) -> Floats:
-    """The parts on time [I, Q, N] of `replicas` [I, 1, N] in the long run under `load` [I, Q, N] (1: all they can do).
+    """The parts on time [Q, N, I] of `replicas` [N, I] in the long run under `load` [Q, N, I] (1: all they can do).
 
     `tables` [T, replicas, steps] are of `table`, `which` [I] says which is whose.
     """
-    last = tables.shape[2] - 1
-    place = np.minimum(load / _STEP, last - 1e-9)
+    steps = tables.shape[2]
+    place = load / _STEP
+    np.minimum(place, steps - 1 - 1e-9, out=place)
     index: Ints = place.astype(np.int64)
-    first: Ints = (which[:, None, None] * tables.shape[1] + replicas) * (last + 1) + index
+    place -= index
+    index += (which * tables.shape[1] + replicas) * steps
     flat = tables.reshape(-1)
-    low = flat[first]
-    return low + (flat[first + 1] - low) * (place - index)
+    low, high = flat.take(index), flat[1:].take(index)
+    high -= low
+    high *= place
+    high += low
+    return high
 
 
 def pass_stretch(
     lines: Lines, rates: Floats, replicas: Ints, waiting: Floats, seconds: Floats
 ) -> tuple[Floats, Floats]:
-    """The part of requests on time [I, Q, N] in a stretch of `seconds` [I], and how many wait at its end [I, Q, N].
+    """The part of requests on time [Q, N, I] in a stretch of `seconds` [I], and how many wait at its end [Q, N, I].
 
-    `rates` [I, Q] requests a second come to `replicas` [I, N] while `waiting` [I, Q or 1, N or 1] wait already.
+    `rates` [Q, I] requests a second come to `replicas` [N, I] while `waiting` [Q or 1, N or 1, I] wait already.
     A request is late while more wait than are served within its slack: until a queue has shrunk to that, or from when
     it has grown to that. Else it fares as in the long run, under no more load than can show within the stretch: a
     queue forgets in 1 / (capacity * (1 - sqrt(load))^2) seconds. Source: P. Morse, Queues, Inventories and
-    Maintenance, 1958 (relaxation time).
+    Maintenance, 1958 (relaxation time). Why in place and pipelines last: half of a turn's time is spent here.
     """
-    asked, count, lasts = rates[:, :, None], replicas[:, None, :], seconds[:, None, None]
-    able = count * lines.replica_rates[:, None, None]
-    shows = np.maximum(0.0, 1.0 - 1.0 / np.sqrt(np.maximum(able * lasts, 1.0))) ** 2
-    load = np.minimum(asked / np.maximum(able, 1e-9), shows)
+    asked, able = rates[:, None], replicas * lines.replica_rates
+    shows = np.maximum(0.0, 1.0 - 1.0 / np.sqrt(np.maximum(able * seconds, 1.0))) ** 2
+    load = asked / np.maximum(able, 1e-9)
+    np.minimum(load, shows, out=load)
     growth = asked - able
-    too_many = able * lines.slack_s[:, None, None]
-    # While it shrinks, the time until it is short enough; while it grows, the time from when it is not.
-    grows = growth > -1e-9
-    turn = np.clip((too_many - waiting) / np.where(grows, np.maximum(growth, 1e-9), growth), 0.0, lasts)
-    late = np.where(grows, lasts - turn, turn) / lasts
-    on_time = read(lines.tables, lines.which, count, load) * (1.0 - late)
-    after = np.clip(waiting + growth * lasts, 0.0, lines.room[:, None, None])
-    return on_time, after
+    after = growth * seconds
+    after += waiting
+    np.maximum(after, 0.0, out=after)
+    np.minimum(after, lines.room, out=after)
+    # While it grows, the part of the stretch until it is too long; while it shrinks, the part from when it is not.
+    punctual = able * lines.slack_s - waiting
+    shrinks = growth <= -1e-9
+    np.abs(growth, out=growth)
+    np.maximum(growth, 1e-9, out=growth)
+    growth *= seconds
+    punctual = np.divide(punctual, growth, out=growth)
+    punctual += shrinks
+    np.clip(punctual, 0.0, 1.0, out=punctual)
+    punctual *= read(lines.tables, lines.which, replicas, load)
+    return punctual, after
 
 
 def _steady(service: Service, replicas: int, load: Floats, chance: Floats, slack: Floats) -> Floats:

@@ -35,9 +35,10 @@ def test_a_request_that_takes_longer_than_the_slo_is_late_on_an_idle_replica() -
 
 def test_reading_interpolates_between_loads_and_knows_each_pipelines_table() -> None:
     tables = np.stack([punctuality.table(service, 3) for service in (Service(mean_s=1.0), Service(mean_s=0.5))])
-    load = np.array([[[0.0, 0.5, 0.414]], [[0.3, 0.25, 5.0]]])
-    read = punctuality.read(tables, np.array([0, 1]), np.array([[[0, 1, 3]], [[0, 2, 3]]]), load)
-    assert read.shape == (2, 1, 3)
+    load = np.array([[[0.0, 0.3], [0.5, 0.25], [0.414, 5.0]]])
+    read = punctuality.read(tables, np.array([0, 1]), np.array([[0, 0], [1, 2], [3, 3]]), load)
+    assert read.shape == (1, 3, 2)
+    read = read.transpose(2, 0, 1)
     assert read[0, 0, 0] == read[1, 0, 0] == 0.0
     assert read[0, 0, 1] == pytest.approx(tables[0, 1, 50])
     assert read[0, 0, 2] == pytest.approx(tables[0, 3, 41] + 0.4 * (tables[0, 3, 42] - tables[0, 3, 41]))
