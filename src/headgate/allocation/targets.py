@@ -52,8 +52,8 @@ class Want:
     `near` and `far` are requests per second at forecast.PROBABILITIES in the two stretches, which last `near_s` and
     `far_s` seconds; `inside` requests are waiting or being served now, and at most `room` may wait. `woken` is the
     part of what one replica keeps on time that none keeps too, because one is there in time when it is asked for.
-    `urgency` is what a replica is worth to those who are inside, beside the part on time. `rank` is the priority class,
-    0 first.
+    `pressing` requests have a value of their own beside the part on time: they would wait too long. `rank` is the
+    class, 0 first.
     """
 
     service: Service
@@ -65,7 +65,7 @@ class Want:
     inside: float = 0.0
     room: float = math.inf
     woken: float = 0.0
-    urgency: float = 0.0
+    pressing: float = 0.0
     weight: float = 1.0
     floor: int = 0
     cap: int = 16
@@ -138,7 +138,8 @@ def _curves(wants: Sequence[Want], owner: Ints, told: Floats, settings: TargetSe
     on_time = _fairly((near * near_s + far * far_s) / (near_s + far_s), settings.alpha)
     middle = len(WEIGHTS) // 2
     busy = np.maximum(near_rates[middle], far_rates[middle]) / lines.replica_rates
-    values = on_time + _in_hand(wants, replicas) + settings.spare * _eased(busy, replicas)
+    pressing = _pressed(wants, replicas) * (settings.urgent_s / (near_s + far_s))
+    values = on_time + pressing + settings.spare * _eased(busy, replicas)
     values *= np.array([want.weight for want in wants])
     values = np.maximum.accumulate(values, axis=0)
     return np.ascontiguousarray(replicas.T, np.float64), np.ascontiguousarray(values.T)
@@ -175,16 +176,15 @@ def _eased(busy: Floats, replicas: Ints) -> Floats:
     return np.where(busy > 0.0, replicas / np.maximum(replicas + busy, 1e-9), 0.0)
 
 
-def _in_hand(wants: Sequence[Want], replicas: Ints) -> Floats:
-    """What replicas are worth to those who are inside now, [replicas, I]: up to a slot for each, and less by the way.
+def _pressed(wants: Sequence[Want], replicas: Ints) -> Floats:
+    """What replicas are worth to those who press, [replicas, I]: up to a slot for each, and less by the way.
 
     Why beside the part on time: whoever comes behind a queue is late too, also after the stretches looked at, so no
     capacity is kept where nobody is. Where there is too little for all queues, these values share it in their
     proportion. Source: proportional fairness (F. Kelly, 1997).
     """
-    need = np.array([max(want.inside / want.service.slots, 1e-9) for want in wants])
-    urgency = np.array([want.urgency for want in wants])
-    return urgency * need * np.log2(1.0 + np.minimum(replicas / need, 1.0))
+    need = np.array([want.pressing / want.service.slots for want in wants])
+    return need * np.log2(1.0 + np.minimum(replicas / np.maximum(need, 1e-9), 1.0))
 
 
 def _lines(wants: Sequence[Want], most: int) -> Lines:
