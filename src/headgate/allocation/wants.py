@@ -111,7 +111,8 @@ def build_want(
         options=options,
         inside=inside,
         woken=_WOKEN if outlook.near_s < _WOKEN_WITHIN_S else 0.0,
-        pressing=count_pressing(service, inside, there, soon=outlook.near_s < FORESEEN_S),
+        # Where a replica serves soon, all that are inside press: there is no time to lose.
+        pressing=inside if outlook.near_s < FORESEEN_S else count_left(service, inside, there, outlook.near_s),
         weight=spec.weight,
         floor=floor,
         cap=cap,
@@ -119,12 +120,9 @@ def build_want(
     )
 
 
-def count_pressing(service: Service, inside: float, there: int, *, soon: bool) -> float:
-    """Requests that a replica more would help: all that are inside where it serves `soon`, else those who would wait
-    too long with the replicas that are there.
-    """
-    in_time = 0.0 if soon else there * (service.slots + service.replica_rate * service.slack_s)
-    return max(0.0, inside - in_time)
+def count_left(service: Service, inside: float, there: int, near_s: float) -> float:
+    """Requests that wait too long and that one more replica would still find when it serves, in `near_s` seconds."""
+    return max(0.0, inside - there * (service.slots + service.replica_rate * max(near_s, service.slack_s)))
 
 
 def _present(spec: PipelineSpec, demand: Demand, service: Service, settings: TargetSettings) -> Outlook:
