@@ -173,10 +173,8 @@ def _smoothed(mixes: Mixes, room: Floats, prices: Floats, heat: float) -> tuple[
 
 def _newton(prices: Floats, gradient: Floats, hessian: Floats) -> Floats:
     """The step [P] to the lowest point of the quadratic, for prices that are free to move that way."""
-    free = np.flatnonzero((prices > 0.0) | (gradient < 0.0))
-    step = np.zeros_like(prices)
-    matrix = hessian[np.ix_(free, free)]
+    free = (prices > 0.0) | (gradient < 0.0)
+    matrix = np.where(free & free[:, None], hessian, 0.0)
     # Why a ridge by row: pools differ in size and unit; a flat direction is left to the limits of the step.
-    matrix = matrix + np.diag(1e-4 * np.diag(matrix) + 1e-12)
-    step[free] = -np.linalg.solve(matrix, gradient[free])
-    return step
+    matrix.flat[:: len(free) + 1] = np.where(free, 1.0001 * hessian.diagonal() + 1e-12, 1.0)
+    return -np.linalg.solve(matrix, np.where(free, gradient, 0.0))

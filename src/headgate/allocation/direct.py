@@ -31,14 +31,14 @@ def choose_directly(menu: Menu, room: Floats, cells: int) -> Best | None:
 
     A pool's price is what the last of its units are worth each: one of them or several together, the least that is.
     """
-    sizes = (menu.limit + 1).T.tolist()
-    ways = [prod(size) for size in sizes]
+    pipelines = len(menu.members)
     grid = tuple((menu.limit.max(axis=1) + 1).tolist())
-    if len(ways) * prod(grid) > cells:
+    if pipelines * prod(grid) > cells:
         return None
     wholes = _Wholes.of(menu, room)
-    if wholes is None or prod(wholes.states) * sum(ways) > cells:
+    if wholes is None or prod(wholes.states) * int((menu.limit + 1).prod(axis=0).sum()) > cells:
         return None
+    sizes = (menu.limit + 1).T.tolist()
     numbers: Ints = np.indices(grid).reshape(len(grid), -1)
     worth = _worth(menu, numbers)
     shaped = worth.reshape(-1, *grid)
@@ -50,7 +50,7 @@ def choose_directly(menu: Menu, room: Floats, cells: int) -> Best | None:
     prices = table.prices()
     for pool in np.flatnonzero(np.isinf(prices)):
         prices[pool] = _first_gain(menu, worth, numbers, int(pool))
-    return Best(counts, prices, float(worth[np.arange(len(ways)), places].sum()))
+    return Best(counts, prices, float(worth[np.arange(pipelines), places].sum()))
 
 
 def _worth(menu: Menu, numbers: Ints) -> Floats:
