@@ -63,8 +63,7 @@ def _worth(menu: Menu, numbers: Ints) -> Floats:
         work += menu.speed[slot] * number
         fees += menu.fees(slot, number)
         forbidden |= number > menu.limit[slot]
-    value = menu.curves.at(np.tile(menu.members, mixes), work.ravel()).reshape(work.shape)
-    return np.where(forbidden, -np.inf, value - fees).T
+    return np.where(forbidden, -np.inf, menu.curves.at(menu.members, work) - fees).T
 
 
 def _first_gain(menu: Menu, worth: Floats, numbers: Ints, pool: int) -> float:

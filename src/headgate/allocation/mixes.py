@@ -99,12 +99,11 @@ class Menu:
         parts = np.arange(min(most, _SAMPLED) + 1.0)[:, None]
         stopped = self.stop * self.now
         others = stopped.sum(axis=0) - stopped
-        at = np.tile(self.members, len(parts))
         numbers = np.empty((len(self.option), len(parts), len(self.members)))
         worth = np.empty_like(numbers)
         for slot, limit in enumerate(self.limit):
             number = np.minimum(parts, limit) if most <= _SAMPLED else np.rint(parts * (limit / _SAMPLED))
-            value = self.curves.at(at, (self.speed[slot] * number).ravel()).reshape(number.shape)
+            value = self.curves.at(self.members, self.speed[slot] * number)
             numbers[slot] = number
             worth[slot] = value - self.fees(slot, number) - others[slot]
         worth[numbers < self.least] = -np.inf

@@ -123,8 +123,8 @@ class Curves:
         self.loads, self.values = loads, values
         self.last = loads[:, -1]
         self.segments = loads.shape[1] - 1
-        step = np.diff(loads, axis=1)
-        slope = np.diff(values, axis=1) / step
+        step: Floats = np.diff(loads, axis=1)
+        slope: Floats = np.diff(values, axis=1) / step
         self._slope = slope.ravel()
         self._base = (values[:, :-1] - slope * loads[:, :-1]).ravel()
         self._left = np.ascontiguousarray(loads[:, :-1]).ravel()
@@ -135,12 +135,15 @@ class Curves:
         self.enough = loads[np.arange(len(loads)), reached]
 
     def at(self, row: Ints, work: Floats) -> Floats:
-        """The value of capacity `work` [N] on the curves `row` [N]."""
-        index = row * self.segments + self.segment(row, work)
-        return self._base[index] + self._slope[index] * np.minimum(work, self.last[row])
+        """The value of capacity `work` [..., N] on the curves `row` [N]."""
+        index: Ints = self.segment(row, work) + row * self.segments
+        value: Floats = self._slope.take(index)
+        value *= np.minimum(work, self.last[row])
+        value += self._base.take(index)
+        return value
 
     def segment(self, row: Ints, work: Floats) -> Ints:
-        """Between which two points of the curves `row` [N] capacity `work` [N] lies: 0 is the first and the second."""
+        """Between which two points of the curves `row` [N] capacity `work` [..., N] lies: 0 is the first and second."""
         if self._even:
             return np.minimum((work * self._scale[row]).astype(np.int64), self.segments - 1)
         first: Ints = row * self.segments

@@ -143,9 +143,8 @@ def _gains(menu: Menu, counts: Ints) -> Floats:
     for slot, speed in enumerate(menu.speed):
         most = np.minimum(menu.limit[slot] - counts[slot], menu.cap - total)
         further = np.minimum(_LEAPS[:, None], most)
-        there = menu.curves.at(np.tile(members, len(_LEAPS)), (work + speed * further).ravel())
         fees = menu.fees(slot, counts[slot] + further) - menu.fees(slot, counts[slot])
-        gain = (there.reshape(further.shape) - value - fees) / np.maximum(further, 1)
+        gain = (menu.curves.at(members, work + speed * further) - value - fees) / np.maximum(further, 1)
         best = np.maximum(best, np.where(further > 0, gain, 0.0).max(axis=0))
     return best
 
