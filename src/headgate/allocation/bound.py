@@ -8,6 +8,7 @@ it can really have, not of a smoothed curve.
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 
 import numpy as np
@@ -107,14 +108,17 @@ def _scaled(menu: Menu, room: Floats, prices: Floats) -> Floats:
     if paid <= 0.0:
         return prices
     flat = worth.reshape(-1, len(everyone))
-    low, high, factor = 0.0, np.inf, 1.0
+    low, high, factor, yields, last = 0.0, np.inf, 1.0, 1.5, None
     for _ in range(_SCALINGS):
         asked = float(paid_each[(flat - factor * paid_each).argmax(axis=0), everyone].sum())
-        ratio = asked / paid
-        if abs(ratio - 1.0) < _CLOSE:
+        excess, place = math.log(max(asked / paid, 1e-3)), math.log(factor)
+        if abs(excess) < _CLOSE:
             break
-        low, high = (factor, high) if ratio > 1.0 else (low, factor)
-        guess = factor * min(max(ratio, 0.25), 4.0) ** 0.7
+        low, high = (factor, high) if excess > 0.0 else (low, factor)
+        if last is not None:
+            yields = min(max((last[0] - excess) / (place - last[1]), 0.2), 4.0)
+        last = excess, place
+        guess = factor * math.exp(min(max(excess / yields, -1.5), 1.5))
         factor = guess if low < guess < high else 0.5 * (low + high)
     return factor * prices
 

@@ -14,6 +14,7 @@ import numpy as np
 from headgate.allocation.arrays import Floats, Ints
 from headgate.allocation.mixes import SLACK, Menu
 
+_AXES = 32  # of an array, at most
 _PARTS = 4  # of the smallest replica; all replicas must be so many parts of it as are whole
 
 
@@ -33,16 +34,16 @@ def choose_directly(menu: Menu, room: Floats, cells: int) -> Best | None:
     """
     pipelines = len(menu.members)
     grid = tuple((menu.limit.max(axis=1) + 1).tolist())
-    if pipelines * prod(grid) > cells:
+    if pipelines * prod(grid) > cells or len(room) + len(grid) > _AXES:
         return None
     wholes = _Wholes.of(menu, room)
-    if wholes is None or prod(wholes.states) * int((menu.limit + 1).prod(axis=0).sum()) > cells:
+    if wholes is None or max(prod(wholes.states) * int((menu.limit + 1).prod(axis=0).sum()), wholes.cells) > cells:
         return None
     sizes = (menu.limit + 1).T.tolist()
     numbers: Ints = np.indices(grid).reshape(len(grid), -1)
     worth = _worth(menu, numbers)
     shaped = worth.reshape(-1, *grid)
-    table = _Table(wholes, sizes)
+    table = _Table(wholes)
     for i, size in enumerate(sizes):
         table.add(i, np.ascontiguousarray(shaped[(i, *map(slice, size))]))
     counts = table.best(sizes)
@@ -77,11 +78,18 @@ def _first_gain(menu: Menu, worth: Floats, numbers: Ints, pool: int) -> float:
 
 @dataclass(frozen=True, slots=True)
 class _Wholes:
-    """Pools in steps of `step` [P] units each: `states` by pool, and what a replica takes, [I][S] (pool, steps)."""
+    """Pools in steps of `step` [P] units each: `states` by pool, the `margin` of steps that one pipeline's mixes take
+    at most, and what a replica takes, [I][S] (pool, steps)."""
 
     step: Floats
     states: tuple[int, ...]
+    margin: tuple[int, ...]
     taken: list[list[tuple[int, int]]]
+
+    @property
+    def cells(self) -> int:
+        """Of all states and margins together."""
+        return prod(states + more for states, more in zip(self.states, self.margin, strict=True))
 
     @classmethod
     def of(cls, menu: Menu, room: Floats) -> _Wholes | None:
@@ -101,23 +109,20 @@ class _Wholes:
             else:
                 return None
             step[pool], steps[here] = units.min() / parts, whole
-        most = np.bincount(menu.pool.ravel(), (menu.limit * steps).ravel(), len(room))
+        reach = [((menu.pool == pool) * menu.limit * steps).sum(axis=0) for pool in range(len(room))]
+        most = np.array([one.sum() for one in reach])
+        margin = tuple(int(one.max()) for one in reach)
         # One more than can be of use is enough to tell that there is too much.
         states = np.minimum(np.floor(np.maximum(room, 0.0) / step + SLACK), most + 1.0).astype(np.int64) + 1
         taken = [list(zip(*row, strict=True)) for row in zip(menu.pool.T.tolist(), steps.T.tolist(), strict=True)]
-        return cls(step, tuple(states.tolist()), taken)
+        return cls(step, tuple(states.tolist()), margin, taken)
 
 
 class _Table:
     """The best value of the pipelines so far, by what they may use of each pool at most."""
 
-    def __init__(self, wholes: _Wholes, sizes: list[list[int]]) -> None:
-        """For pipelines that may have fewer replicas of their options than `sizes` [I][S]."""
-        self._wholes = wholes
-        margin = [0] * len(wholes.states)
-        for size, taken in zip(sizes, wholes.taken, strict=True):
-            for pool in range(len(margin)):
-                margin[pool] = max(margin[pool], _reach(size, taken, pool))
+    def __init__(self, wholes: _Wholes) -> None:
+        self._wholes, margin = wholes, wholes.margin
         # Why a margin: looking back beyond an empty pool finds that it cannot be, with no case of its own.
         self._cells = np.full([more + states for more, states in zip(margin, wholes.states, strict=True)], -np.inf)
         self._values = self._cells[tuple(slice(more, None) for more in margin)]
@@ -163,8 +168,3 @@ class _Table:
                 least = (line[-1] - line[:-1]) / np.arange(states - 1, 0, -1)
                 prices[pool] = max(float(least.min()), 0.0) / self._wholes.step[pool]
         return prices
-
-
-def _reach(size: list[int], taken: list[tuple[int, int]], pool: int) -> int:
-    """How many steps of the pool a pipeline's mixes take at most."""
-    return sum((most - 1) * steps for most, (one, steps) in zip(size, taken, strict=True) if one == pool)

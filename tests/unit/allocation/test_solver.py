@@ -6,6 +6,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from headgate.allocation import bound
 from headgate.allocation.mixes import Menu
 from headgate.allocation.offer import near_mixes
 from headgate.allocation.problem import Curves
@@ -387,6 +388,25 @@ def test_a_pool_is_worth_what_its_last_units_bring():
     assert solve(in_other_units).prices.tolist() == [[12.0]]
     # Floors took all there is: what the next unit would bring whom it helps most.
     assert solve(plain([slope, [0, 1, 1, 1, 1]], capacity=2, floor=[1, 1])).prices.tolist() == [[3.0]]
+
+
+def test_many_pools_are_too_many_states_for_the_best_at_once():
+    pools = 40
+    alone = plain(np.tile([0.0, 1.0, 1.5], (pools, 1)))
+    problem = replace(alone, capacity=np.ones(pools), pool=np.arange(pools))
+    solution = solve(problem)
+    check(problem, solution)
+    assert solution.value == pytest.approx(float(pools))
+
+
+@pytest.mark.parametrize("factor", [0.3, 1.0, 3.0])
+def test_prices_that_were_far_off_cost_no_further_listing(factor, monkeypatch):
+    problem = make(5, pipelines=300, pools=4, most_options=3, cap=12)
+    known = solve(problem).prices
+    asked = []
+    monkeypatch.setattr(bound, "near_mixes", lambda *args: asked.append(1) or near_mixes(*args))
+    assert solve(problem, prices=factor * known).gap <= 0.01
+    assert len(asked) == 1
 
 
 def test_replicas_that_share_no_step_are_searched_for():
