@@ -118,6 +118,7 @@ def test_a_seeded_stream_that_breaks_ends_with_an_error_event(house: WholeHouse)
 
 
 def test_replicas_and_streams_survive_the_node(house: WholeHouse) -> None:
+    house.wait("all floors", lambda: (len(house.replicas("slow")), len(house.replicas("quick"))) == (2, 1))
     before = {one["pid"] for one in house.replicas("slow") + house.replicas("quick")}
     node = house.pid("node")
     started: list[float] = []
@@ -132,6 +133,7 @@ def test_replicas_and_streams_survive_the_node(house: WholeHouse) -> None:
 
 
 def test_replicas_survive_a_gateway(house: WholeHouse) -> None:
+    house.wait("its floor", lambda: house.replicas("quick"))
     before = {one["pid"] for one in house.replicas("quick")}
     gateway = house.pid("gateway-0")
     house.kill(gateway)
