@@ -28,7 +28,7 @@ class TargetSettings:
     decide_s: float = 3.0
     near_least_s: float = 2.0
     far_times: float = 1.0
-    far_more_s: float = 5.0
+    far_more_s: float = 10.0
     alpha: float = 0.0
     answered: float = 0.3
     urgent_s: float = 1.0

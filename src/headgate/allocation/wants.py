@@ -112,17 +112,12 @@ def build_want(
         inside=inside,
         woken=_WOKEN if outlook.near_s < _WOKEN_WITHIN_S else 0.0,
         # Where a replica serves soon, all that are inside press: there is no time to lose.
-        pressing=inside if outlook.near_s < FORESEEN_S else count_left(service, inside, there, outlook.near_s),
+        pressing=inside if outlook.near_s < FORESEEN_S else 0.0,
         weight=spec.weight,
         floor=floor,
         cap=cap,
         rank=RANKS[spec.priority],
     )
-
-
-def count_left(service: Service, inside: float, there: int, near_s: float) -> float:
-    """Requests that wait too long and that one more replica would still find when it serves, in `near_s` seconds."""
-    return max(0.0, inside - there * (service.slots + service.replica_rate * max(near_s, service.slack_s)))
 
 
 def _present(spec: PipelineSpec, demand: Demand, service: Service, settings: TargetSettings) -> Outlook:

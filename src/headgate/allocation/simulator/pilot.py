@@ -17,7 +17,6 @@ from headgate.allocation.settings import DEFAULTS, TargetSettings
 from headgate.allocation.simulator import kernel
 from headgate.allocation.simulator.run import Rules, View
 from headgate.allocation.targets import Option, Want, choose_targets
-from headgate.allocation.wants import count_left
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -92,7 +91,6 @@ class Pilot:
             far_s=far.ends_s - far.begins_s,
             options=(Option(now=there, units=charge.units, cost=charge.cost, start_cost=self._start_cost),),
             inside=inside,
-            pressing=count_left(charge.service, inside, there, near.ends_s),
             room=charge.room,
             weight=charge.weight,
             floor=charge.floor,
