@@ -14,6 +14,7 @@ from typing import Any, Protocol
 
 from sqlalchemy import delete, func, select, update
 
+from headgate.allocation.plan import Move, Start
 from headgate.core.clock import Clock
 from headgate.core.errors import HeadgateError
 from headgate.store.database import Database
@@ -164,3 +165,18 @@ class StoreJournal:
                 self._written = 0
                 oldest = select(func.max(decisions_table.c.number) - self._kept).scalar_subquery()
                 connection.execute(delete(decisions_table).where(decisions_table.c.number <= oldest))
+
+
+def plain_move(move: Move) -> dict[str, Any]:
+    """A move as it is recorded."""
+    if isinstance(move, Start):
+        seat = move.seat
+        return {
+            "kind": "start",
+            "pipeline": seat.pipeline,
+            "pool": seat.pool,
+            "devices": list(seat.devices),
+            "share": seat.share,
+            "after": list(move.after),
+        }
+    return {"kind": move.kind, "pipeline": move.pipeline, "replica": move.replica}

@@ -22,7 +22,7 @@ from headgate.allocation.state import Allocation, Change, History, State
 from headgate.control.demands import DemandBook
 from headgate.control.faults import FaultBook
 from headgate.control.fleets.fleet import Event, Fleet, Gone, Member, Ready, StartOrder
-from headgate.control.journal import Journal
+from headgate.control.journal import Journal, plain_move
 from headgate.control.node_plan import NodePlan, build_specs
 from headgate.control.routes import build_pipelines, build_replicas
 from headgate.control.takeback import find_able, seat_draining
@@ -242,7 +242,7 @@ class Reconciler:
             state=plain_state(state),
             moves=(
                 *({"kind": "take_back", "pipeline": one.pipeline, "replica": one.id} for one in self._returning()),
-                *(_plain_move(move) for move in plan.moves if move.kind != "stop"),
+                *(plain_move(move) for move in plan.moves if move.kind != "stop"),
             ),
             reason="; ".join(f"{one.pipeline} {one.before} -> {one.after}: {one.reason}" for one in allocation.changes),
             changes=allocation.changes,
@@ -389,17 +389,3 @@ class Reconciler:
             node=self.table.node, number=self.table.number + 1, pipelines=pipelines, replicas=replicas
         )
         self._publish(self.table)
-
-
-def _plain_move(move: Any) -> dict[str, Any]:
-    if isinstance(move, Start):
-        seat = move.seat
-        return {
-            "kind": "start",
-            "pipeline": seat.pipeline,
-            "pool": seat.pool,
-            "devices": list(seat.devices),
-            "share": seat.share,
-            "after": list(move.after),
-        }
-    return {"kind": move.kind, "pipeline": move.pipeline, "replica": move.replica}
