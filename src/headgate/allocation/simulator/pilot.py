@@ -77,7 +77,26 @@ class Pilot:
         solution = choose_targets(wants, [view.budget], self._prices, self._settings)
         self._prices = solution.prices
         self.gaps.append(solution.gap)
-        return solution.counts
+        return self._spend_idle(solution.counts, there, view.budget)
+
+    def _spend_idle(self, counts: Ints, there: Ints, budget: int) -> Ints:
+        """`counts` with what would lie idle left where it is, and else given to whoever has least.
+
+        Why here too: a start that does not bring what it costs is none to the solver, but on devices that are paid for
+        anyway it takes nothing from anybody.
+        """
+        counts = counts.copy()
+        free = budget - sum(one.units * int(count) for one, count in zip(self._charges, counts, strict=True))
+        hungry = [number for number, one in enumerate(self._charges) if one.cost == 0.0]
+        while hungry:
+            number = min(hungry, key=lambda number: (counts[number] >= there[number], counts[number], number))
+            charge = self._charges[number]
+            if charge.units > free or counts[number] >= (budget if charge.cap is None else charge.cap):
+                hungry.remove(number)
+                continue
+            counts[number] += 1
+            free -= charge.units
+        return counts
 
     def _want(self, number: int, there: int, inside: float) -> Want:
         charge = self._charges[number]
