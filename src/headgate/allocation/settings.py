@@ -1,8 +1,8 @@
 """Every constant by which capacity is given out, in one place. The defaults serve all loads: none is set by hand.
 
 Those for replicas that take seconds to start were chosen on days 1 to 5 of the ServeGen traces (`python -m
-benchmarks.lanes.tune`), those for replicas that wake in a moment (`urgent_s`, `dwell`, and wants.py) on the virtual live
-lane; docs/why/009 tells what is not clean about it. The product, the simulator and every benchmark use these.
+benchmarks.lanes.tune`), those for replicas that wake in a moment (`urgent_s`, `dwell`, and wants.py) on the virtual
+live lane; docs/why/009 tells what is not clean about it. The product, the simulator and every benchmark use these.
 """
 
 from __future__ import annotations
