@@ -43,19 +43,20 @@ def migrate(db: Database) -> bool:
 
     Raises StoreRefused when the database was written by a newer Headgate or holds another program's tables.
     """
-    revision = load_revision(db)
-    if revision == HEAD:
+    if db.path is None and load_revision(db) == HEAD:
         return False
-    _check_known(db, revision)
-    with _alone(db), db.write(durable=True) as connection:
-        revision = _load_revision(connection)  # another process may have finished while this one waited
+    with _alone(db):
+        # Why the first look within: SQLite does not wait for another process that makes the same new file a WAL one.
+        revision = load_revision(db)
         if revision == HEAD:
             return False
         _check_known(db, revision)
-        if revision is None:
-            _create(db, connection)
-        else:
-            _upgrade(connection)
+        with db.write(durable=True) as connection:
+            revision = _load_revision(connection)
+            if revision is None:
+                _create(db, connection)
+            elif revision != HEAD:
+                _upgrade(connection)
     return True
 
 
