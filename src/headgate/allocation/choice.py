@@ -11,10 +11,9 @@ from dataclasses import dataclass, replace
 
 import numpy as np
 
-from headgate.allocation.arrays import Ints
 from headgate.allocation.capacity import Capacity, Pool
 from headgate.allocation.limits import Limit, solve_within
-from headgate.allocation.packing import Board
+from headgate.allocation.packing import Board, fits_devices, share_alone
 from headgate.allocation.pipeline import Configuration
 from headgate.allocation.problem import Curves, Problem, Solution
 from headgate.allocation.settings import TargetSettings
@@ -80,8 +79,8 @@ def choose(sides: Sequence[Side], state: State, board: Board) -> Choice | None:
     problem = build_problem(list(wants.values()), _free(capacity, members, board), settings)
     configurations = [one for side in members for one in side.spec.configurations if one.pool in numbers]
     solution = _solve(problem, state, configurations)
-    if not _pack(capacity, configurations, solution.counts):
-        problem = replace(problem, units=np.array([_alone(one.share) for one in configurations]))
+    if not fits_devices(capacity, zip(configurations, solution.counts.tolist(), strict=True)):
+        problem = replace(problem, units=np.array([share_alone(one.share) for one in configurations]))
         solution = _solve(problem, state, configurations)
     return Choice(
         solution=solution,
@@ -157,32 +156,6 @@ def _units(configuration: Configuration, pool: Pool) -> float:
     """Devices that a replica takes, or as much of the pool as it takes of the memory, if that is more."""
     memory = sum(node.memory_bytes for node in pool.nodes)
     return max(configuration.share, pool.share * configuration.memory_bytes / memory if memory else 0.0)
-
-
-def _pack(capacity: Capacity, configurations: Sequence[Configuration], counts: Ints) -> bool:
-    """Whether the chosen replicas find devices, each pool packed from nothing.
-
-    Source: first-fit decreasing packs best among the simple rules (Johnson, 1973).
-    """
-    order = sorted(range(len(configurations)), key=lambda k: -configurations[k].share)
-    for pool in capacity.pools:
-        room = [1.0 for node in pool.nodes for _ in node.devices]
-        for k in order:
-            one = configurations[k]
-            if one.pool != pool.name:
-                continue
-            size = min(1.0, one.share)
-            for _ in range(int(counts[k]) * max(1, int(one.share))):
-                place = next((number for number, left in enumerate(room) if left >= size - 1e-9), None)
-                if place is None:
-                    return False
-                room[place] -= size
-    return True
-
-
-def _alone(share: float) -> float:
-    """Devices that a replica takes where only its like are beside it: of 0.6 only one sits on a device."""
-    return share if share >= 1.0 else 1.0 / math.floor(1.0 / share + 1e-9)
 
 
 def _free(capacity: Capacity, members: Sequence[Side], board: Board) -> list[float]:

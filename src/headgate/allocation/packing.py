@@ -260,6 +260,37 @@ def check_floors(capacity: Capacity, pipelines: Sequence[PipelineSpec]) -> None:
                 )
 
 
+def fits_devices(capacity: Capacity, counts: Iterable[tuple[Configuration, int]]) -> bool:
+    """Whether so many replicas of each configuration find devices, each pool packed from nothing; memory not counted.
+
+    Source: best-fit decreasing (Johnson, 1973). Devices with the same room are packed together, so the time grows with
+    configurations and not with devices.
+    """
+    ordered = sorted(((one, count) for one, count in counts if count), key=lambda pair: -pair[0].share)
+    for pool in capacity.pools:
+        rooms = {PARTS: sum(len(node.devices) for node in pool.nodes)}
+        for one, count in ordered:
+            if one.pool != pool.name:
+                continue
+            parts = count_parts(min(1.0, one.share))
+            left = count * max(1, int(one.share))
+            for room in sorted(room for room in rooms if room >= parts):
+                each = room // parts
+                for held, devices in ((each, min(rooms[room], left // each)), (left % each, 1)):
+                    if held and devices and rooms[room] and left >= held * devices:
+                        rooms[room] -= devices
+                        rooms[room - held * parts] = rooms.get(room - held * parts, 0) + devices
+                        left -= held * devices
+            if left:
+                return False
+    return True
+
+
+def share_alone(share: float) -> float:
+    """Devices that a replica takes where only its like are beside it: of 0.6 only one sits on a device."""
+    return share if share >= 1.0 else 1.0 / (PARTS // count_parts(share))
+
+
 def by_size(pipelines: Iterable[PipelineSpec]) -> list[PipelineSpec]:
     """Largest replicas first. Source: first-fit decreasing packs best among the simple rules (Johnson,
     1973).

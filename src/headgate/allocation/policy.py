@@ -7,6 +7,8 @@ seated than fits, and what was not asked for stays for `idle_s`. The same state 
 
 from __future__ import annotations
 
+from collections import defaultdict
+
 from headgate.allocation.choice import Choice, choose
 from headgate.allocation.packing import Board
 from headgate.allocation.pipeline import RANKS
@@ -21,12 +23,15 @@ from headgate.allocation.seating import (
     value_standing,
 )
 from headgate.allocation.side import Side
-from headgate.allocation.state import Allocation, History, State
+from headgate.allocation.state import Allocation, History, Running, State
 
 
 def decide(state: State) -> Allocation:
     """The seats everyone shall have, with a reason for each change."""
-    sides = [Side(spec, state) for spec in sorted(state.pipelines, key=lambda spec: spec.name)]
+    running: defaultdict[str, list[Running]] = defaultdict(list)
+    for one in state.running:
+        running[one.pipeline].append(one)
+    sides = [Side(spec, state, running[spec.name]) for spec in sorted(state.pipelines, key=lambda spec: spec.name)]
     costs = value_standing(sides)
     board = seat_first(sides, state, costs)
     choice = choose(sides, state, board)

@@ -1,4 +1,4 @@
-"""Every constant by which capacity is given out, in one place. The defaults serve all loads: none is set by hand.
+"""The constants by which targets are chosen. The defaults serve all loads: none is set by hand.
 
 Those for replicas that take seconds to start were chosen on days 1 to 5 of the ServeGen traces (`python -m
 benchmarks.lanes.tune`), those for replicas that wake in a moment (`urgent_s`, `dwell`, and wants.py) on the virtual

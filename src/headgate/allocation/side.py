@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Iterable
 
 from headgate.allocation.demand import NOTHING, Demand
 from headgate.allocation.pipeline import Configuration, PipelineSpec
@@ -16,13 +17,14 @@ _DWELL_LEAST_S = 1.0
 class Side:
     """Mutable, for one decision. Replicas are listed as they should be kept: ready ones first, then the busiest."""
 
-    def __init__(self, spec: PipelineSpec, state: State) -> None:
+    def __init__(self, spec: PipelineSpec, state: State, running: Iterable[Running]) -> None:
+        """`running` are its own replicas."""
         self.spec = spec
         self.demand: Demand = state.demands.get(spec.name, NOTHING)
         self.history: History = state.histories.get(spec.name, History())
         self.held = state.held.get(spec.name)
         order = {one.key: number for number, one in enumerate(spec.configurations)}
-        mine = [one for one in state.running if one.pipeline == spec.name and one.stage != "draining"]
+        mine = [one for one in running if one.stage != "draining"]
         mine.sort(key=lambda one: (one.stage != "ready", -one.in_flight, order.get(one.configuration, 0), one.id))
         self.present = [one for one in mine if one.configuration in order]
         self.outdated = [one for one in mine if one.configuration not in order]
