@@ -128,7 +128,16 @@ def test_values_come_back_as_they_were(db: Database) -> None:
         "cores": [0, 3], "share": 0.25, "slots": 4, "context": 1024, "address": "unix:/x", "secret": "s",
         "epoch": 2**40, "state": "starting", "created_at": 1.5,
     }  # fmt: skip
-    decision = {"id": "d", "at": 2.5, "number": 1, "trigger": "load", "state": {}, "moves": [], "reason": "none"}
+    decision = {
+        "id": "d",
+        "at": 2.5,
+        "number": 1,
+        "trigger": "load",
+        "state": {},
+        "moves": [],
+        "reason": "none",
+        "seal": None,
+    }
     with db.write(durable=True) as connection:
         connection.execute(versions.insert().values(version))
         connection.execute(models.insert().values(name="m", current_digest=digest, created_at=1.0))

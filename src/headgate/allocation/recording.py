@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import hashlib
 import types
 from dataclasses import fields, is_dataclass
 from functools import cache
 from typing import Any, Literal, TypeVar, Union, cast, get_args, get_origin, get_type_hints
+
+import orjson
 
 from headgate.allocation.state import Allocation, State
 
@@ -20,6 +23,11 @@ def plain_state(state: State) -> dict[str, Any]:
 def plain_allocation(allocation: Allocation) -> dict[str, Any]:
     """`allocation` as dicts, lists, texts and numbers."""
     return _plain(allocation)
+
+
+def seal_allocation(allocation: Allocation) -> str:
+    """The SHA-256 of `allocation` as plain JSON: two that differ in one byte have different ones."""
+    return hashlib.sha256(orjson.dumps(plain_allocation(allocation))).hexdigest()
 
 
 def build_state(plain: dict[str, Any]) -> State:

@@ -16,7 +16,7 @@ from typing import Any
 
 from headgate.allocation.plan import Plan, Start, plan_moves
 from headgate.allocation.policy import decide
-from headgate.allocation.recording import plain_state
+from headgate.allocation.recording import plain_state, seal_allocation
 from headgate.allocation.settings import DEFAULTS
 from headgate.allocation.state import Allocation, Change, History, State
 from headgate.control.demands import DemandBook
@@ -24,6 +24,7 @@ from headgate.control.faults import FaultBook
 from headgate.control.fleets.fleet import Event, Fleet, Gone, Member, Ready, StartOrder
 from headgate.control.journal import Journal, plain_move
 from headgate.control.node_plan import NodePlan, build_specs
+from headgate.control.replay import tell_changes
 from headgate.control.routes import build_pipelines, build_replicas
 from headgate.control.takeback import find_able, seat_draining
 from headgate.core.chance import Chance
@@ -198,7 +199,7 @@ class Reconciler:
         allocation = self.allocation = replace(decided, seats=seats)
         self._histories = dict(allocation.histories)
         plan = plan_moves(state.running, allocation.seats, state.capacity)
-        decision = self._record(trigger, state, allocation, plan)
+        decision = self._record(trigger, state, decided, plan)
         self._apply(plan, allocation, now)
         return decision
 
@@ -225,7 +226,10 @@ class Reconciler:
         )
 
     def _record(self, trigger: str, state: State, allocation: Allocation, plan: Plan) -> Decision | None:
-        """Write the decision down unless it only repeats that a start still waits for a drain."""
+        """Write the decision down unless it only repeats that a start still waits for a drain.
+
+        `allocation` is as it was decided: what is made of it by taking draining replicas back is no part of the answer.
+        """
         if not allocation.changes:
             self._last = ()
             return None
@@ -244,7 +248,7 @@ class Reconciler:
                 *({"kind": "take_back", "pipeline": one.pipeline, "replica": one.id} for one in self._returning()),
                 *(plain_move(move) for move in plan.moves if move.kind != "stop"),
             ),
-            reason="; ".join(f"{one.pipeline} {one.before} -> {one.after}: {one.reason}" for one in allocation.changes),
+            reason=tell_changes(allocation.changes),
             changes=allocation.changes,
             gap_to_bound=allocation.gap_to_bound,
         )
@@ -259,6 +263,7 @@ class Reconciler:
                 "state": decision.state,
                 "moves": list(decision.moves),
                 "reason": decision.reason,
+                "seal": seal_allocation(allocation),
             }
         )
         return decision

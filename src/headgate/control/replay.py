@@ -7,11 +7,10 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, cast
 
-import orjson
 from sqlalchemy import select
 
 from headgate.allocation.policy import decide
-from headgate.allocation.recording import build_state, plain_allocation, plain_state
+from headgate.allocation.recording import build_state, plain_allocation, seal_allocation
 from headgate.allocation.state import Allocation, Change
 from headgate.core.errors import NotFound
 from headgate.store.database import Database
@@ -24,7 +23,7 @@ _CHANGE = re.compile(r"(?P<pipeline>\S+) (?P<before>\d+) -> (?P<after>\d+): (?P<
 class Replay:
     """A decision as it was recorded and as it is made again. `allocation` is None when the state is of another version.
 
-    `same`: its changes, and all of it when it is decided twice, are the same byte for byte.
+    `same`: the whole answer is the same byte for byte, by its seal; of a decision without one its changes are.
     """
 
     number: int
@@ -39,7 +38,7 @@ def load_decisions(db: Database, limit: int, pipeline: str | None = None) -> lis
 
     Raises StoreUnavailable, StoreRefused.
     """
-    columns = [column for column in decisions.c if column.name not in ("id", "state")]
+    columns = [column for column in decisions.c if column.name not in ("id", "state", "seal")]
     statement = select(*columns).order_by(decisions.c.number.desc())
     found: list[dict[str, Any]] = []
     with db.read() as connection:
@@ -110,12 +109,6 @@ def replay(decision: Mapping[str, Any]) -> Replay:
     except ValueError as error:
         return Replay(number=number, same=False, recorded=recorded, again=str(error), allocation=None)
     allocation = decide(state)
-    # Why a second time, from the state as it is written now: what depends on anything else would show here.
-    twice = decide(build_state(orjson.loads(orjson.dumps(plain_state(state)))))
     again = tell_changes(allocation.changes)
-    same = again.encode() == recorded.encode() and _bytes(allocation) == _bytes(twice)
+    same = again == recorded and decision.get("seal") in (None, seal_allocation(allocation))
     return Replay(number=number, same=same, recorded=recorded, again=again, allocation=allocation)
-
-
-def _bytes(allocation: Allocation) -> bytes:
-    return orjson.dumps(plain_allocation(allocation))

@@ -214,6 +214,7 @@ decisions = Table(
     Column("state", _JSON, nullable=False),
     Column("moves", _JSON, nullable=False),
     Column("reason", Text, nullable=False),
+    Column("seal", String),
 )
 Index("ix_decisions_at", decisions.c.at)
 

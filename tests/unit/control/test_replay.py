@@ -52,6 +52,10 @@ async def test_every_recorded_decision_is_made_again_to_the_byte(recorded: Datab
         assert found.same and found.again == found.recorded and found.allocation is not None
         told = [(each["pipeline"], each["before"], each["after"], each["reason"]) for each in list_changes(one)]
         assert told == [(each.pipeline, each.before, each.after, each.reason) for each in found.allocation.changes]
+        sealed = load_decision(recorded, one["number"])
+        assert len(sealed["seal"]) == 64 and not replay(sealed | {"seal": "0" * 64}).same
+        more = sealed["state"] | {"demands": {}}
+        assert not replay(sealed | {"state": more}).same, "another state, another answer"
     with pytest.raises(NotFound, match="no decision 999"):
         load_decision(recorded, 999)
 

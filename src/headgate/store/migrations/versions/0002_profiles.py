@@ -1,5 +1,5 @@
 # pyright: reportUnknownArgumentType=false
-"""What was measured of versions."""
+"""What was measured of versions; the seal of a decision's answer."""
 
 import sqlalchemy as sa
 from alembic import op
@@ -23,3 +23,4 @@ def upgrade() -> None:
         sa.ForeignKeyConstraint(["version"], ["versions.digest"], name=op.f("fk_profiles_version"), ondelete="CASCADE"),
         sa.PrimaryKeyConstraint("version", "engine", "hardware", "options", name=op.f("pk_profiles")),
     )
+    op.add_column("decisions", sa.Column("seal", sa.String(), nullable=True))
