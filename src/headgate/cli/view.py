@@ -1,4 +1,4 @@
-"""`status`, `top`, `decisions`: what a running house does, once or live."""
+"""`status`, `top`: what a running house does, once or live."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from headgate.cli.options import AsJson, ConfigFile, StateFolder
-from headgate.cli.output import make_table, out, print_json, show_time
+from headgate.cli.output import out, print_json
 from headgate.cli.tables import status_tables
 from headgate.core.clock import SystemClock
 from headgate.core.errors import Unavailable
@@ -52,33 +52,6 @@ def top(
         asyncio.run(_print_looks(places, interval_s, count or 1, as_json))
         return
     asyncio.run(_show_live(places, interval_s, count))
-
-
-def decisions(
-    limit: Annotated[int, typer.Option("--limit", "-n", min=1, max=200, help="How many, the newest first.")] = 20,
-    config: ConfigFile = None,
-    state: StateFolder = None,
-    as_json: AsJson = False,
-) -> None:
-    """Show who was given what, and why."""
-    from headgate.app.local_admin import LocalAdmin
-    from headgate.app.opening import Where
-
-    places = Where(config=config, state=state).places()
-
-    async def ask() -> Any:
-        async with LocalAdmin(places, SystemClock()) as admin:
-            return await admin.ask("GET", f"/admin/decisions?limit={limit}")
-
-    answer: Any = asyncio.run(ask())
-    found: list[dict[str, Any]] = answer
-    if as_json:
-        print_json({"decisions": found})
-        return
-    table = make_table(">number", "at (UTC)", "trigger", "decision and reason")
-    for one in found:
-        table.add_row(str(one["number"]), show_time(one["at"]), one["trigger"], one["reason"].replace("; ", "\n"))
-    out.print(table if found else "No decisions yet: nobody has asked for anything.")
 
 
 async def _load_status(places: Places) -> dict[str, Any]:

@@ -17,7 +17,7 @@ from headgate.cli.program import program
 from headgate.core import errors
 
 COMMANDS = (
-    ["up", "down", "reload", "status", "top", "decisions", "chat", "demo", "doctor", "systemd", "version"],
+    ["up", "down", "reload", "status", "top", "chat", "demo", "doctor", "systemd", "version"],
     ["explain", "simulate", "tune"],
     [f"trace {name}" for name in ["record", "show"]],
     [f"model {name}" for name in ["add", "list", "show", "verify", "remove"]],
@@ -70,7 +70,7 @@ def test_every_command_takes_json() -> None:
         assert any("--json" in option.opts for option in command.params), command.name
 
 
-@pytest.mark.parametrize("words", [["status"], ["top"], ["down"], ["decisions"], ["chat", "x", "hello"]])
+@pytest.mark.parametrize("words", [["status"], ["top"], ["down"], ["chat", "x", "hello"]])
 def test_not_running_is_told_with_a_cure(words: Sequence[str]) -> None:
     result = call(*words)
     assert result.exit_code == exits.NOT_RUNNING
