@@ -13,12 +13,11 @@ import tempfile
 import time
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
 
 import pytest
 from openai import AuthenticationError
 
-from tests.helpers.whole_house import WholeHouse
+from tests.helpers.whole_house import WholeHouse, new_house
 
 CONFIGURATION = """
 gateway: {port: 0, drain_s: 10}
@@ -37,20 +36,8 @@ TICKET = "My Lumo kettle K-45 arrived broken, order 48213. Please refund me 30 E
 @pytest.fixture
 def house() -> Iterator[WholeHouse]:
     """A house that is not up yet."""
-    folder = Path(tempfile.mkdtemp(prefix="hgt-"))
-    made = WholeHouse(folder, folder / "headgate.yaml")
-    made.config.write_text(CONFIGURATION)
-    try:
+    with new_house(CONFIGURATION) as made:
         yield made
-    finally:
-        made.close()
-
-
-def told(house: WholeHouse, *words: str, code: int = 0) -> Any:
-    """The JSON that a command answers with."""
-    result = house.command(*words, "--config", str(house.config), "--json")
-    assert result.returncode == code, f"{words}: {result.returncode}\n{result.stdout}\n{result.stderr}\n{house.logs()}"
-    return json.loads(result.stdout)
 
 
 def leftovers(folder: Path) -> list[str]:
@@ -71,48 +58,48 @@ def names(house: WholeHouse) -> list[str]:
 
 
 def test_a_day_in_the_life(house: WholeHouse) -> None:
-    made = told(house, "up", "--detach")
+    made = house.told("up", "--detach")
     house.key = made["admin_key"]
     assert made["pipelines"] == ["quick", "ticket-category"]
     assert made["url"] == house.url
     assert names(house) == ["quick", "ticket-category"]
-    assert told(house, "up", "--detach", code=4)["error"]["code"] == "already_running"
+    assert house.told("up", "--detach", code=4)["error"]["code"] == "already_running"
 
-    status = told(house, "status")
+    status = house.told("status")
     assert status["house"]["stage"] == "running"
     assert [one["name"] for one in status["house"]["processes"]] == ["node", "gateway-0"]
     assert status["pipelines"].keys() == {"quick", "ticket-category"}
     assert "running" in house.command("status", "--config", str(house.config)).stdout
 
-    answer = told(house, "chat", "ticket-category", TICKET)
+    answer = house.told("chat", "ticket-category", TICKET)
     assert answer["content"] and answer["usage"]["completion_tokens"] >= 1
     streamed = house.command("chat", "ticket-category", TICKET, "--config", str(house.config))
     assert (streamed.stdout, streamed.returncode) == (answer["content"] + "\n", 0)
-    assert told(house, "chat", "nobody", TICKET, code=6)["error"]["code"] == "model_not_found"
+    assert house.told("chat", "nobody", TICKET, code=6)["error"]["code"] == "model_not_found"
 
-    decisions = told(house, "decisions", "--limit", "200")["decisions"]
+    decisions = house.told("explain", "--last", "200")["decisions"]
     assert any("ticket-category 0 -> 1" in one["reason"] for one in decisions)
-    assert len(told(house, "decisions", "--limit", "1")["decisions"]) == 1
+    assert len(house.told("explain", "--last", "1")["decisions"]) == 1
     looks = house.command("top", "--count", "2", "--json", "--config", str(house.config)).stdout.splitlines()
     assert [json.loads(line)["house"]["stage"] for line in looks] == ["running"] * 2
-    serving = next(one for one in told(house, "doctor")["findings"] if one["what"] == "serving")
+    serving = next(one for one in house.told("doctor")["findings"] if one["what"] == "serving")
     assert house.url.removeprefix("http://") in serving["found"]
 
     pid = made["pid"]
-    assert told(house, "down")["pid"] == pid
+    assert house.told("down")["pid"] == pid
     assert leftovers(house.state) == []
-    assert told(house, "down", code=3)["error"]["code"] == "not_running"
-    assert told(house, "up", "-d")["admin_key"] is None  # there is one already, and it still works
+    assert house.told("down", code=3)["error"]["code"] == "not_running"
+    assert house.told("up", "-d")["admin_key"] is None  # there is one already, and it still works
     assert names(house) == ["quick", "ticket-category"]
 
 
 def test_keys_work_at_once_and_end_within_a_second(house: WholeHouse) -> None:
     house.up()
     admin = house.key
-    made = told(house, "key", "create", "ci")
+    made = house.told("key", "create", "ci")
     house.key = made["key"]
     assert names(house)
-    told(house, "key", "revoke", "ci")
+    house.told("key", "revoke", "ci")
     revoked = time.monotonic()
     with pytest.raises(AuthenticationError):
         while time.monotonic() < revoked + 10:
@@ -126,7 +113,7 @@ def test_keys_work_at_once_and_end_within_a_second(house: WholeHouse) -> None:
 def test_reload_takes_a_good_file_and_refuses_a_bad_one(house: WholeHouse) -> None:
     house.up()
     house.config.write_text(MORE)
-    changed = told(house, "reload")["pipelines"]
+    changed = house.told("reload")["pipelines"]
     assert (changed["added"], changed["adjusted"], changed["replaced"]) == (["second"], ["quick"], [])
     house.wait("the new pipeline", lambda: names(house) == ["quick", "second", "ticket-category"])
     for bad, words in (
@@ -135,13 +122,13 @@ def test_reload_takes_a_good_file_and_refuses_a_bad_one(house: WholeHouse) -> No
         (MORE.replace("floor: 1", "floor: 200").replace("cap: 3", "cap: 200"), "floor"),
     ):
         house.config.write_text(bad)
-        told(house, "reload", code=2)
+        house.told("reload", code=2)
         assert words in house.command("reload", "--config", str(house.config)).stderr
         assert names(house) == ["quick", "second", "ticket-category"]
     house.config.write_text(MORE.replace("fake:", "/nowhere/model.gguf"))
-    told(house, "reload", code=5)
+    house.told("reload", code=5)
     assert names(house) == ["quick", "second", "ticket-category"]
-    assert told(house, "status")["house"]["stage"] == "running"
+    assert house.told("status")["house"]["stage"] == "running"
 
 
 def test_in_the_foreground_it_becomes_the_supervisor(house: WholeHouse) -> None:
@@ -168,13 +155,13 @@ def test_what_cannot_start_says_why_and_leaves_nothing(house: WholeHouse) -> Non
     with socket.create_server(("127.0.0.1", 0)) as taken:
         port = taken.getsockname()[1]
         house.config.write_text(CONFIGURATION.replace("port: 0", f"port: {port}"))
-        said = told(house, "up", "-d", code=2)["error"]["message"]
+        said = house.told("up", "-d", code=2)["error"]["message"]
         assert str(port) in said
     assert leftovers(house.state) == []
     house.config.write_text(CONFIGURATION.replace("floor: 1, cap: 2", "floor: 99, cap: 99"))
-    assert told(house, "up", "-d", code=2)["error"]["code"] == "floors_do_not_fit"
+    assert house.told("up", "-d", code=2)["error"]["code"] == "floors_do_not_fit"
     house.config.write_text(CONFIGURATION.replace("fake:", "/nowhere/model.gguf"))
-    told(house, "up", "-d", code=5)
+    house.told("up", "-d", code=5)
     assert leftovers(house.state) == []
 
 

@@ -53,6 +53,14 @@ class WholeHouse:
             check=False,
         )
 
+    def told(self, *words: str, code: int = 0) -> Any:
+        """The JSON that a command answers with."""
+        result = self.command(*words, "--config", str(self.config), "--json")
+        assert result.returncode == code, (
+            f"{words}: {result.returncode}\n{result.stdout}\n{result.stderr}\n{self.logs()}"
+        )
+        return json.loads(result.stdout)
+
     def up(self) -> None:
         told = self.command("up", "--detach", "--config", str(self.config))
         assert told.returncode == 0, told.stdout + told.stderr + self.logs()
@@ -127,17 +135,23 @@ class WholeHouse:
 
 
 @contextlib.contextmanager
+def new_house(configuration: str) -> Iterator[WholeHouse]:
+    """A house that is not up yet, in a folder of its own."""
+    folder = Path(tempfile.mkdtemp(prefix="hgt-"))
+    made = WholeHouse(folder, folder / "headgate.yaml")
+    made.config.write_text(configuration)
+    try:
+        yield made
+    finally:
+        made.close()
+
+
+@contextlib.contextmanager
 def whole_house(configuration: str) -> Iterator[WholeHouse]:
     """A house with that headgate.yaml, up and ready."""
-    folder = Path(tempfile.mkdtemp(prefix="hgt-"))
-    config = folder / "headgate.yaml"
-    config.write_text(configuration)
-    house = WholeHouse(folder, config)
-    try:
+    with new_house(configuration) as house:
         house.up()
         yield house
-    finally:
-        house.close()
 
 
 class Background:
