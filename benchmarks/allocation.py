@@ -1,7 +1,8 @@
-"""What the allocation is worth: `python -m benchmarks.allocation --json FILE [--lane F|S|H|X|live] [--full]`.
+"""What the allocation is worth: `python -m benchmarks.allocation --json FILE [--lane LANE] [--full]`.
 
-Without `--lane` a short form of all is checked; `--full` does everything: whole curves over capacity, five seeds and
-every baseline, and takes hours. Each lane is a module of `benchmarks/lanes` with `figures(full)`.
+Lanes are F, S, H, X, live, decision and turn. Without `--lane` a short form of all is checked, in about two minutes;
+`--full` does everything: whole curves over capacity, five seeds and every baseline, and takes hours. Each lane is a
+module with `figures(full)`.
 """
 
 from __future__ import annotations
@@ -22,6 +23,7 @@ LANES = {
     "X": "benchmarks.lanes.lane_x",
     "live": "benchmarks.lanes.live",
     "decision": "benchmarks.decision",
+    "turn": "benchmarks.turn",
 }
 
 

@@ -27,37 +27,34 @@ from headgate.evaluation.burst import Arrival
 from headgate.evaluation.samples import Sample
 from headgate.evaluation.static_split import Speed, Split, list_splits, rank_splits, replay
 
-SHORT = {"units": ("headgate", "static"), "two": ("headgate", "static", "unpinned"), "scarce": ("headgate", "static")}
-"""What the short form measures: by case, the policies."""
-
 _SEED = 1
 _SPLITS_RUN = 2  # static splits that the full form tries for real, best by replay first
 _VIRTUAL_S = 30.0
 
 
 def figures(*, full: bool) -> dict[str, float]:
-    """Measure and print every case and policy; the figures, flat. A house is started for each case."""
+    """Measure and print every case, on virtual time only, or with real processes and all policies too."""
+    measured: dict[str, float] = {}
+    if not full:
+        for case in CASES:
+            print(case.title)
+            measured |= run_virtual(case, seeds=2)
+        return measured
     clock = SystemClock()
     busy = round(os.getloadavg()[0] / CORES, 2)
     print(f"{busy:g} processes wanted each core before: above a few tenths, only virtual time tells policies apart")
-    measured: dict[str, float] = {"live_busy_before": busy}
+    measured["live_busy_before"] = busy
     speeds: dict[str, Speed] = {"unit": unit_speed()}
     for case in CASES:
-        policies = POLICIES if full else SHORT.get(case.name, ())
-        if not policies:
-            continue
         print(f"\n{case.title}", flush=True)
         print(
             f"{'':24} {'requests':>8} {'late':>6} {'lost':>6} {'p95 ms':>8} {'in time/s':>9} {'moves':>6} {'over':>6}"
         )
-        runs = _run_case(case, policies, speeds, clock, full=full)
-        measured |= tell_case(case, runs) | run_virtual(case, seeds=5 if full else 2)
+        measured |= tell_case(case, _run_case(case, speeds, clock)) | run_virtual(case, seeds=5)
     return measured | sum_up(measured)
 
 
-def _run_case(
-    case: Case, policies: Sequence[str], speeds: dict[str, Speed], clock: SystemClock, *, full: bool
-) -> dict[str, list[Measured]]:
+def _run_case(case: Case, speeds: dict[str, Speed], clock: SystemClock) -> dict[str, list[Measured]]:
     """What each policy made of the case: one run, or one for each static split that was tried."""
     folder = Path(tempfile.mkdtemp(prefix="hg-live-"))
     runs: dict[str, list[Measured]] = {}
@@ -66,12 +63,12 @@ def _run_case(
             memory_bytes = asyncio.run(_learn(opened, case, speeds, clock))
             room = list_room(case, memory_bytes)
             mine = {name: speeds[kind] for name, kind in case.kinds.items()}
-            load = case.plan(mine, case.seconds if full else case.short_s, _SEED)
+            load = case.plan(mine, case.seconds, _SEED)
             ranked = [split for _, split in rank_splits(list_splits(*room), load[1], mine)]
-            for policy in policies:
+            for policy in POLICIES:
                 if policy == "unpinned" and (case.timed or case.memory):
                     continue  # what sleeps shares no core; and where memory is short, not everything is resident
-                splits = ranked[: _SPLITS_RUN if full else 1] if policy == "static" else ranked[:1]
+                splits = ranked[:_SPLITS_RUN] if policy == "static" else ranked[:1]
                 for split in splits:
                     one = asyncio.run(measure(opened, case, policy, load, clock, split=split, room=room, seed=_SEED))
                     runs.setdefault(policy, []).append(one)

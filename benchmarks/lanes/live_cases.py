@@ -49,7 +49,6 @@ class Case:
     busy: float = 0.55
     memory: str | None = None
     seconds: float = 20.0
-    short_s: float = 5.0
     models: Mapping[str, Mapping[str, Any]] = field(init=False)
 
     def __post_init__(self) -> None:
@@ -132,7 +131,6 @@ CASES = (
         cold=0.1,
         busy=0.45,  # in a burst, and with the trickle of the others, nearly nine tenths of all units
         seconds=24.0,
-        short_s=6.0,
     ),
     Case(
         name="two",

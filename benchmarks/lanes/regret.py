@@ -4,10 +4,16 @@ Cold and warm switching, and which part of the way from the best Faro to the cla
 (`lane_f_regret_`). First the simulator itself is held against published results (`lane_f_fidelity_`: the largest
 relative difference of violations at 20 to 36 replicas). The short form is capacity 32 and one seed, with Faro and the
 clairvoyant as the committed full result has them; the full one is every capacity with five seeds and takes hours.
+
+    python -m benchmarks.lanes.regret --json FILE [--policies ...] [--capacities ...] [--modes ...] [--seeds 1]
+
+runs a part of it and adds each figure to FILE as soon as it is there, so that hours of it can be taken in pieces; the
+committed result was made so.
 """
 
 from __future__ import annotations
 
+import argparse
 import json
 from collections.abc import Sequence
 from pathlib import Path
@@ -18,6 +24,7 @@ from benchmarks.lanes import baselines, faro, faro_rules, traces
 from benchmarks.lanes.clairvoyant import Clairvoyant
 from benchmarks.lanes.headgate_policy import Headgate
 from benchmarks.lanes.lane_f import CAPACITIES, MODES, SEEDS, PolicyFactory, measure
+from benchmarks.running import write_json
 
 POLICIES: dict[str, PolicyFactory] = {
     "headgate": Headgate,
@@ -31,7 +38,7 @@ SLOW = (*FARO, "clairvoyant")
 RESULTS = traces.ROOT / "benchmarks" / "results" / "allocation-lane-f.json"
 
 _PUBLISHED = {"equal_share": (baselines.EqualShare, "FairShare"), "additive": (faro_rules.AIAD, "AIAD")}
-_COMPARED, _COMPARED_SHORT = (20, 24, 28, 32, 36), (24, 32)
+_COMPARED, _COMPARED_SHORT = (20, 24, 28, 32, 36), (32,)
 
 
 def key_of(name: str, capacity: int, mode: str) -> str:
@@ -110,10 +117,38 @@ def figures(*, full: bool) -> dict[str, float]:
     if full:
         found = check_fidelity(_COMPARED) | run(tuple(POLICIES), CAPACITIES, tuple(MODES), SEEDS)
         return found | close(found)
-    quick = tuple(name for name in POLICIES if name not in SLOW)
-    found = check_fidelity(_COMPARED_SHORT) | run(quick, (32,), tuple(MODES), SEEDS[:1])
+    found = check_fidelity(_COMPARED_SHORT) | run(("headgate",), (32,), tuple(MODES), SEEDS[:1])
     print("Faro and the clairvoyant are not run again here: their figures are those of the committed result.")
     closed = close(found, load_committed())
     for name, value in closed.items():
         print(f"{name:44} {value:.1%}")
     return found | closed
+
+
+def main(arguments: Sequence[str] | None = None) -> None:
+    """The command line of a part of the lane."""
+    parser = argparse.ArgumentParser(prog="benchmarks.lanes.regret", description=__doc__.partition("\n")[0])
+    parser.add_argument("--json", required=True, help="add the figures to this file")
+    parser.add_argument("--policies", nargs="*", choices=tuple(POLICIES), default=tuple(POLICIES))
+    parser.add_argument("--capacities", nargs="*", type=int, default=CAPACITIES)
+    parser.add_argument("--modes", nargs="*", choices=tuple(MODES), default=tuple(MODES))
+    parser.add_argument("--seeds", type=int, default=1, help="how many")
+    parser.add_argument("--fidelity", action="store_true", help="hold the simulator against published results first")
+    asked = parser.parse_args(arguments)
+    if asked.fidelity:
+        _add(asked.json, check_fidelity(_COMPARED))
+    for mode in asked.modes:
+        for capacity in asked.capacities:
+            for name in asked.policies:
+                _add(asked.json, run((name,), (capacity,), (mode,), SEEDS[: asked.seeds]))
+
+
+def _add(path: str, found: dict[str, float]) -> None:
+    """Add figures to those of a file, and say anew what is gone of the way."""
+    known = json.loads(Path(path).read_text(encoding="utf-8")) if Path(path).exists() else {}
+    known = {key: value for key, value in known.items() if "_regret_" not in key} | found
+    write_json(path, known | close(known))
+
+
+if __name__ == "__main__":
+    main()
