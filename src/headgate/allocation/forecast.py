@@ -1,12 +1,12 @@
 """How many requests will come: for each pipeline the forecaster that has lately been right, and how wrong it was.
 
 Experts are moving averages of several lengths, each also with the rhythm (what came one and two periods ago beside
-its level), and a regression on all of them, learned as windows pass, whose prior is what the other pipelines teach.
+its level), and two regressions that are learned as windows pass: on all of those, and on each of the last minutes.
 When a window has passed, every expert's error is scored; the next forecast leans to those that err least, with the
 quantiles of its own recent errors around it. All pipelines are forecast at once: arrays have them in the last axis.
 Pure: time is counted in ticks that the caller gives. Sources: exponential smoothing with the error's own distribution
-in place of a model's (R. Hyndman and G. Athanasopoulos, Forecasting: Principles and Practice, 3rd ed., 2021); the
-prior from the others is empirical Bayes (C. Morris, Parametric Empirical Bayes Inference, 1983).
+in place of a model's, and autoregression (R. Hyndman and G. Athanasopoulos, Forecasting: Principles and Practice,
+3rd ed., 2021).
 """
 
 from __future__ import annotations
@@ -15,21 +15,24 @@ import math
 from collections import deque
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import cast
 
 import numpy as np
 
 from headgate.allocation.arrays import Floats, Ints
-from headgate.allocation.past import Past, Rhythm, carry
+from headgate.allocation.past import MINUTE_S, Past, Rhythm, carry
+from headgate.allocation.regression import Regression
 
 PROBABILITIES = (0.02, 0.1, 0.25, 0.5, 0.75, 0.9, 0.98)
 WEIGHTS = (0.06, 0.12, 0.2, 0.24, 0.2, 0.12, 0.06)  # how much of the future each quantile stands for
 
-_FEWEST = 12  # errors before their quantiles are believed
+_FEWEST = 12  # errors that are kept however close to each other
 _KEPT = 480  # errors, spread over ForecastSettings.errors_s
 _TURNS = 10  # ticks in which all regressions and quantiles are brought up to date once
 _BASE = 1  # the average that the regression corrects
 _UNKNOWN = np.array([-2.0, -1.3, -0.7, 0.0, 0.7, 1.3, 2.0])
+_UNKNOWN_AT_S = 30.0  # the end of a window as wide as ForecastSettings.unknown; further ones as a random walk's
+_SEEN_MINUTES = 120  # a regression says nothing that was not seen in these, but for
+_BEYOND = 0.2  # so much of a logarithm more or less
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -38,9 +41,11 @@ class ForecastSettings:
 
     `floor_rate` is requests per second that count as none: errors are of logarithms. A rhythm is looked for where
     deviations from the level correlate by at least `alike`; of them `quiet` (a logarithm) counts as none; it is
-    believed while its squared error over `rhythm_score_s` is below `rhythm_margin` of that without it. The regression
-    remembers `learn_s`; its prior weighs as much as `others` windows; it is believed more than the best average by
-    the ratio of their squared errors to the power of `lean`.
+    believed while its squared error over `rhythm_score_s` is below `rhythm_margin` of that without it. Regressions
+    remember `learn_s`; what all pipelines have seen weighs in them as `others` windows do, in that on each of the last
+    `lags` minutes as `lag_others`, and what nobody has seen as `doubt` windows. They are believed more than the best
+    average by the ratio of squared errors to the power of `lean`, and half of that when `earn` windows have passed.
+    Before any window has passed, errors are thought to deviate by `unknown`; after `blur` windows that counts half.
     """
 
     lengths_s: tuple[float, ...] = (10.0, 30.0, 90.0, 300.0, 3600.0)
@@ -55,6 +60,11 @@ class ForecastSettings:
     learn_s: float = 7200.0
     others: float = 300.0
     lean: float = 3.0
+    lags: int = 15
+    lag_others: float = 10.0
+    doubt: float = 0.5
+    earn: float = 4.0
+    blur: float = 3.0
 
 
 DEFAULTS = ForecastSettings()
@@ -111,9 +121,17 @@ class Forecasts:
                 book = self._books[window] = _Book(window, self._settings, len(self._rows))
             logs = np.log(self._levels + self._settings.floor_rate)
             ratio = self._rhythm.log_ratio(self._past, window.begins_s, window.ends_s)
-            rates = book.forecast(self._past, logs, ratio)
+            rates = book.forecast(self._past, logs, ratio, self._minutes())
             told = self._told[window] = [tuple(row) for row in rates.T.tolist()]
         return told
+
+    def _minutes(self) -> Floats:
+        """The logarithms [L, I] of each of the last minutes; NaN where there was none yet."""
+        past, lags = self._past, self._settings.lags
+        begins = past.now - MINUTE_S * np.arange(1, lags + 1)
+        rates = np.stack([past.rates(at, at + MINUTE_S) for at in begins])
+        rates[begins[:, None] < past.born] = np.nan
+        return np.log(np.maximum(rates, 0.0) + self._settings.floor_rate)
 
     def _carry(self, names: list[str]) -> None:
         old = np.array([self._rows.get(name, -1) for name in names], np.int64)
@@ -128,17 +146,18 @@ class Forecasts:
 
 @dataclass(frozen=True, slots=True)
 class _Said:
-    """What was forecast at `made`: logarithms by expert `experts` [X, I], the one told `mixed` [I], regression's
-    `features` [F, I]; NaN for a pipeline that came later."""
+    """What was forecast at `made`: logarithms by expert `experts` [X, I], the one told `mixed` [I], the regressions'
+    features `averages` and `minutes` [F, I]; NaN for a pipeline that came later."""
 
     made: float
     experts: Floats
     mixed: Floats
-    features: Floats
+    averages: Floats
+    minutes: Floats
 
 
 class _Book:
-    """What was forecast for one window, and how wrong each expert was: averages, the same with rhythm, regression."""
+    """What was forecast for one window, and how wrong each expert was: averages, the same with rhythm, regressions."""
 
     def __init__(self, window: Window, settings: ForecastSettings, pipelines: int) -> None:
         self._window = window
@@ -147,36 +166,48 @@ class _Book:
         self._base = min(_BASE, averages - 1)
         self._open: deque[_Said] = deque()
         self._absolute: Floats = np.full((averages, pipelines), np.nan)
-        self._squared: Floats = np.full((2 * averages + 1, pipelines), np.nan)
+        self._squared: Floats = np.full((2 * averages + 2, pipelines), np.nan)
         self._errors: Floats = np.full((_KEPT, pipelines), np.nan)
         self._kept = 0
         self._kept_at = -math.inf
-        self._spread = np.repeat(settings.unknown * _UNKNOWN[:, None], pipelines, axis=1)
-        self._regression = _Regression(averages + 1, pipelines)
+        self._unknown = settings.unknown * math.sqrt(max(1.0, window.ends_s / _UNKNOWN_AT_S)) * _UNKNOWN[:, None]
+        self._spread = np.repeat(self._unknown, pipelines, axis=1)
+        self._of_averages = Regression(averages + 1, pipelines, others=settings.others, doubt=settings.doubt)
+        self._of_minutes = Regression(settings.lags + 1, pipelines, others=settings.lag_others, doubt=settings.doubt)
+        self._passed: Floats = np.zeros(pipelines)
         self._turn = 0
 
     def carry(self, old: Ints) -> None:
         """Go on with other pipelines."""
         gone = math.nan
         self._open = deque(
-            _Said(said.made, *(carry(one, old, gone) for one in (said.experts, said.mixed, said.features)))
-            for said in self._open
+            _Said(one.made, *(carry(told, old, gone) for told in (one.experts, one.mixed, one.averages, one.minutes)))
+            for one in self._open
         )
         self._absolute, self._squared = carry(self._absolute, old, gone), carry(self._squared, old, gone)
         self._errors = carry(self._errors, old, gone)
-        self._spread = np.where(old >= 0, carry(self._spread, old), self._settings.unknown * _UNKNOWN[:, None])
-        self._regression.carry(old)
+        self._spread = np.where(old >= 0, carry(self._spread, old), self._unknown)
+        self._of_averages.carry(old)
+        self._of_minutes.carry(old)
+        self._passed = carry(self._passed, old)
 
-    def forecast(self, past: Past, logs: Floats, ratio: Floats) -> Floats:
-        """Requests per second [Q, I], from logarithms of levels [E, I] and the rhythm's ratio [I]."""
-        others = np.delete(logs, self._base, axis=0) - logs[self._base]
-        features = np.vstack([np.ones((1, len(ratio))), others, ratio[None, :]])
-        regressed = logs[self._base] + self._regression.answer(features)
-        experts = np.vstack([logs, logs + ratio, regressed[None, :]])
+    def forecast(self, past: Past, logs: Floats, ratio: Floats, minutes: Floats) -> Floats:
+        """Requests per second [Q, I], from logarithms of levels [E, I], minutes [L, I], the rhythm's ratio [I]."""
+        base, one = logs[self._base], np.ones((1, len(ratio)))
+        averages = np.vstack([one, np.delete(logs, self._base, axis=0) - base, ratio[None, :]])
+        minutes = np.vstack([one, np.nan_to_num(minutes - base)])
+        regressed = np.stack([base + self._of_averages.answer(averages), base + self._of_minutes.answer(minutes)])
+        experts = np.vstack([logs, logs + ratio, self._within_seen(regressed, past, logs)])
         mixed = self._mix(experts)
         if past.now > 0.0:  # before anything was learned there is no forecast that could be wrong
-            self._open.append(_Said(past.now, experts, mixed, features))
+            self._open.append(_Said(past.now, experts, mixed, averages, minutes))
         return np.maximum(np.exp(mixed + self._spread) - self._settings.floor_rate, 0.0)
+
+    def _within_seen(self, regressed: Floats, past: Past, logs: Floats) -> Floats:
+        """`regressed` [R, I] held within what was seen. Why: a rule learned while all rose says that all will go on."""
+        seen = np.log(past.minutes(_SEEN_MINUTES) / MINUTE_S + self._settings.floor_rate)
+        seen = np.vstack([logs, seen])
+        return np.clip(regressed, seen.min(axis=0) - _BEYOND, seen.max(axis=0) + _BEYOND)
 
     def score(self, past: Past, elapsed_s: float) -> None:
         """Compare forecasts whose window has passed with what came, and learn from them."""
@@ -189,18 +220,22 @@ class _Book:
             averages = len(self._absolute)
             self._absolute = _follow(self._absolute, np.abs(errors[:averages]), elapsed_s / settings.score_s)
             self._squared = _follow(self._squared, errors**2, elapsed_s / settings.rhythm_score_s)
-            self._regression.learn(said.features, log - said.experts[self._base], elapsed_s / settings.learn_s)
+            away, part = log - said.experts[self._base], elapsed_s / settings.learn_s
+            self._of_averages.learn(said.averages, away, part)
+            self._of_minutes.learn(said.minutes, away, part)
             self._keep(log - said.mixed, past.now)
+            self._passed = np.where(np.isnan(said.mixed), 0.0, self._passed + elapsed_s / window.ends_s)
             turns = _TURNS if self._turn >= 4 * _TURNS else 1  # the first ones say the most
             rows = np.arange(self._turn % turns, len(rate), turns, dtype=np.int64)
             self._turn += 1
             if len(rows):
-                # Why times ticks: windows overlap, so that a window's worth of news comes in so many scores.
-                self._regression.solve(rows, settings.others * max(1.0, window.ends_s / elapsed_s))
+                ticks = max(1.0, window.ends_s / elapsed_s)
+                self._of_averages.solve(rows, ticks)
+                self._of_minutes.solve(rows, ticks)
                 self._measure(rows)
 
     def _mix(self, experts: Floats) -> Floats:
-        """The forecast [I]: the best average, with rhythm while that errs clearly less, and the regression, by squares.
+        """The forecast [I]: the best average, with rhythm while that errs clearly less, and regressions, by squares.
 
         Why squares: who foresees a rise is right when it matters, and a little noisy in between.
         """
@@ -210,10 +245,14 @@ class _Book:
         squared = self._squared
         rhythmic = squared[averages + plain, column] < self._settings.rhythm_margin * squared[plain, column]
         best = np.where(known, plain + averages * rhythmic, self._base)
-        with np.errstate(over="ignore", invalid="ignore"):
-            part = 1.0 / (1.0 + ((squared[-1] + 1e-9) / (squared[best, column] + 1e-9)) ** self._settings.lean)
-        part = np.where(known, part, 0.0)
-        return part * experts[-1] + (1.0 - part) * experts[best, column]
+        told = np.vstack([experts[best, column], experts[-2:]])
+        rivals = np.vstack([squared[best, column], squared[-2:]]) + 1e-9
+        parts = (rivals.min(axis=0) / rivals) ** self._settings.lean
+        # Why but for one window: until then no rule was learned that could have erred.
+        earned = np.maximum(self._passed - 1.0, 0.0)
+        parts[1:] *= earned / (earned + self._settings.earn)
+        parts = np.where(known, parts, np.array([[1.0], [0.0], [0.0]]))
+        return (parts * told).sum(axis=0) / parts.sum(axis=0)
 
     def _keep(self, errors: Floats, now: float) -> None:
         """Keep errors [I], as many as fit what is remembered; all of the first ones."""
@@ -232,49 +271,10 @@ class _Book:
         below = place.astype(np.int64)
         column = np.arange(len(rows), dtype=np.int64)
         low, high = errors[below, column], errors[np.minimum(below + 1, np.maximum(count - 1, 0)), column]
-        self._spread[:, rows] = np.where(count >= _FEWEST, low + (high - low) * (place - below), self._spread[:, rows])
-
-
-class _Regression:
-    """A linear rule for each pipeline from features [F, I] to how far a window's logarithm is from an average's.
-
-    Least squares, old windows forgotten; what all pipelines have seen together is each one's prior.
-    """
-
-    def __init__(self, features: int, pipelines: int) -> None:
-        self._products: Floats = np.zeros((features, features, pipelines))
-        self._answers: Floats = np.zeros((features, pipelines))
-        self._seen: Floats = np.zeros(pipelines)
-        self._rule: Floats = np.zeros((features, pipelines))
-
-    def carry(self, old: Ints) -> None:
-        """Go on with other pipelines."""
-        self._products, self._answers = carry(self._products, old), carry(self._answers, old)
-        self._seen, self._rule = carry(self._seen, old), carry(self._rule, old)
-
-    def answer(self, features: Floats) -> Floats:
-        """What the rules say [I]."""
-        return (self._rule * features).sum(axis=0)
-
-    def learn(self, features: Floats, answers: Floats, part: float) -> None:
-        """`answers` [I] were right where the features were these; `part` of the memory has passed."""
-        forget = math.exp(-part)
-        there = ~np.isnan(answers)
-        features, answers = np.where(there, features, 0.0), np.where(there, answers, 0.0)
-        self._products *= forget
-        self._answers *= forget
-        self._products += features[:, None, :] * features[None, :, :]
-        self._answers += features * answers
-        self._seen = self._seen * forget + there
-
-    def solve(self, rows: Ints, prior: float) -> None:
-        """The best rules of the pipelines `rows`; the prior weighs as `prior` answers do."""
-        seen = max(float(self._seen.sum()), 1.0)
-        matrix = self._products[:, :, rows].transpose(2, 0, 1) + prior / seen * self._products.sum(axis=2)
-        right = self._answers[:, rows].T + prior / seen * self._answers.sum(axis=1)
-        matrix = matrix + 1e-3 * prior * np.eye(matrix.shape[1])
-        rules = cast("Floats", np.linalg.solve(matrix, right[:, :, None]))
-        self._rule[:, rows] = rules[:, :, 0].T
+        own = np.where(count > 0, low + (high - low) * (place - below), 0.0)
+        passed = self._passed[rows]
+        known = passed / (passed + self._settings.blur)
+        self._spread[:, rows] = known * own + (1.0 - known) * self._unknown
 
 
 def _follow(before: Floats, new: Floats, part: float) -> Floats:

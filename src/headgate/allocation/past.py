@@ -73,9 +73,9 @@ class Past:
         minutes = np.array(self._minutes)
         return (self._until_then(minutes, ends) - self._until_then(minutes, begins)) / (ends - begins)
 
-    def minutes(self, most: int, rows: Ints) -> Floats:
-        """Requests of each of the last `most` minutes [M, rows]."""
-        return np.diff(np.array(self._minutes[-most:])[:, rows], axis=0)
+    def minutes(self, most: int) -> Floats:
+        """Requests of each of the last `most` whole minutes [M, I], or of as many as there are."""
+        return np.diff(np.array(self._minutes[-most - 1 :]), axis=0)
 
     def _until(self, moment: float) -> Floats:
         place = bisect_right(self._times, moment)
@@ -118,7 +118,7 @@ class Rhythm:
         # Why not all: at one look's time after another, each turn has a few.
         due = due[: max(8, len(self._looked) // 32)]
         self._looked[due] = past.now
-        logs = np.log(past.minutes(_LOOK_MINUTES, due) + 1.0)
+        logs = np.log(past.minutes(_LOOK_MINUTES)[:, due] + 1.0)
         if len(logs) < 3 * _SHORTEST_MINUTES + _LEVEL_MINUTES:
             return
         total = np.cumsum(np.vstack([np.zeros(len(due)), logs]), axis=0)
