@@ -14,10 +14,11 @@ from functools import lru_cache
 
 import numpy as np
 
-from headgate.allocation.arrays import Floats, Ints
+from headgate.allocation.arrays import Floats, Ints, Singles
 
 _STEP = 0.01
 _TOP = 0.99  # loads of the table end here
+_NOTHING = 1e-7  # a part on time that makes no difference
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -46,20 +47,30 @@ class Service:
         return sum(part * max(seconds, 0.0) for part, seconds in self.slack)
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
+@dataclass(frozen=True, slots=True)
 class Lines:
-    """The queues of I pipelines: whose table is which (see `read`), requests per second of one replica [I], the mean
-    seconds a request may wait [I], and how many may wait [I]."""
+    """Queues, one for each of R numbers of replicas: whose table is which (see `read`), requests per second of one
+    replica [R], the mean seconds a request may wait [R], and how many may wait [R]."""
 
-    tables: Floats
+    tables: Singles
     which: Ints
-    replica_rates: Floats
-    slack_s: Floats
-    room: Floats
+    replica_rates: Singles
+    slack_s: Singles
+    room: Singles
+
+    def pick(self, rows: Ints) -> Lines:
+        """The queues at `rows`, each as often as it is there."""
+        return Lines(
+            self.tables,
+            self.which.take(rows),
+            self.replica_rates.take(rows),
+            self.slack_s.take(rows),
+            self.room.take(rows),
+        )
 
 
 @lru_cache(maxsize=4096)
-def table(service: Service, most: int) -> Floats:
+def table(service: Service, most: int) -> Singles:
     """The part of requests on time in the long run, [replicas 0..most, load in steps of 1 % of what they can do].
 
     Rises with replicas, falls with load. Treat as read-only.
@@ -67,25 +78,35 @@ def table(service: Service, most: int) -> Floats:
     load = np.arange(0.0, _TOP + _STEP / 2, _STEP)
     chance = np.array([part for part, _ in service.slack])
     slack = np.maximum(np.array([seconds for _, seconds in service.slack]), 0.0)
-    on_time = np.zeros((most + 1, len(load)))
-    for replicas in range(1, most + 1):
-        on_time[replicas] = np.minimum.accumulate(_steady(service, replicas, load, chance, slack))
-    return np.maximum.accumulate(on_time, axis=0)
+    waits = _waits(service.slots, 1 << max(most - 1, 0).bit_length(), len(load))[1 : most + 1]
+    decay = np.arange(1.0, most + 1.0)[:, None] * service.replica_rate * (1.0 - load) * 2.0 / (1.0 + service.variation)
+    late = waits[:, :, None] * np.exp(-decay[:, :, None] * slack)
+    steady = 1.0 - (late + (1.0 - late) * (slack <= 0.0)) @ chance
+    on_time = np.zeros((most + 1, len(load)), np.float32)
+    on_time[1:] = np.minimum.accumulate(steady, axis=1)
+    return np.maximum.accumulate(on_time, axis=0, out=on_time)
 
 
-def read(tables: Floats, which: Ints, replicas: Ints, load: Floats) -> Floats:
-    """The parts on time [Q, N, I] of `replicas` [N, I] in the long run under `load` [Q, N, I] (1: all they can do).
+def find_calm(tables: Singles) -> Singles:
+    """The load up to which replicas do as well as can be, [T, replicas], in replicas with all their slots busy."""
+    steps = np.count_nonzero(tables >= tables[:, -1:, :1] - _NOTHING, axis=2) - 1
+    return np.multiply(np.arange(len(tables[0])), _STEP * steps, dtype=np.float32)
 
-    `tables` [T, replicas, steps] are of `table`, `which` [I] says which is whose.
+
+def read(tables: Singles, which: Ints, replicas: Ints, load: Singles) -> Singles:
+    """The parts on time [Q, R] of `replicas` [R] in the long run under `load` [Q, R] (1: all they can do).
+
+    `tables` [T, replicas, steps] are of `table`, `which` [R] says which is whose.
     """
     steps = tables.shape[2]
-    place = load / _STEP
-    np.minimum(place, steps - 1 - 1e-9, out=place)
+    place = load * (1.0 / _STEP)
+    np.minimum(place, steps - 1 - 1e-5, out=place)
     index: Ints = place.astype(np.int64)
     place -= index
     index += (which * tables.shape[1] + replicas) * steps
     flat = tables.reshape(-1)
-    low, high = flat.take(index), flat[1:].take(index)
+    low: Singles = flat.take(index)
+    high: Singles = flat[1:].take(index)
     high -= low
     high *= place
     high += low
@@ -93,21 +114,21 @@ def read(tables: Floats, which: Ints, replicas: Ints, load: Floats) -> Floats:
 
 
 def pass_stretch(
-    lines: Lines, rates: Floats, replicas: Ints, waiting: Floats, seconds: Floats
-) -> tuple[Floats, Floats]:
-    """The part of requests on time [Q, N, I] in a stretch of `seconds` [I], and how many wait at its end [Q, N, I].
+    lines: Lines, rates: Singles, replicas: Ints, waiting: Singles, seconds: Singles
+) -> tuple[Singles, Singles]:
+    """The part of requests on time [Q, R] in a stretch of `seconds` [R], and how many wait at its end [Q, R].
 
-    `rates` [Q, I] requests a second come to `replicas` [N, I] while `waiting` [Q or 1, N or 1, I] wait already.
+    `rates` [Q, R] requests a second come to `replicas` [R] while `waiting` [Q or 1, R] wait already.
     A request is late while more wait than are served within its slack: until a queue has shrunk to that, or from when
     it has grown to that. Else it fares as in the long run, under no more load than can show within the stretch: a
     queue forgets in 1 / (capacity * (1 - sqrt(load))^2) seconds. Source: P. Morse, Queues, Inventories and
-    Maintenance, 1958 (relaxation time). Why in place and pipelines last: half of a turn's time is spent here.
+    Maintenance, 1958 (relaxation time). Why in place and in single precision: a good part of a turn is spent here.
     """
-    asked, able = rates[:, None], replicas * lines.replica_rates
+    able = lines.replica_rates * replicas.astype(np.float32)
     shows = np.maximum(0.0, 1.0 - 1.0 / np.sqrt(np.maximum(able * seconds, 1.0))) ** 2
-    load = asked / np.maximum(able, 1e-9)
+    load = rates / np.maximum(able, 1e-9)
     np.minimum(load, shows, out=load)
-    growth = asked - able
+    growth = rates - able
     after = growth * seconds
     after += waiting
     np.maximum(after, 0.0, out=after)
@@ -120,17 +141,10 @@ def pass_stretch(
     growth *= seconds
     punctual = np.divide(punctual, growth, out=growth)
     punctual += shrinks
-    np.clip(punctual, 0.0, 1.0, out=punctual)
+    np.maximum(punctual, 0.0, out=punctual)
+    np.minimum(punctual, 1.0, out=punctual)
     punctual *= read(lines.tables, lines.which, replicas, load)
     return punctual, after
-
-
-def _steady(service: Service, replicas: int, load: Floats, chance: Floats, slack: Floats) -> Floats:
-    """On time below saturation; `load` [L] is a part of the full rate."""
-    waits = _waits(service.slots, 1 << (replicas - 1).bit_length(), len(load))[replicas]
-    decay = replicas * service.replica_rate * (1.0 - load) * 2.0 / (1.0 + service.variation)
-    late = waits[:, None] * np.exp(-decay[:, None] * slack[None, :])
-    return 1.0 - (late + (1.0 - late) * (slack <= 0.0)[None, :]) @ chance
 
 
 @lru_cache(maxsize=256)

@@ -9,7 +9,7 @@ the queue that `near` leaves. So what a switch costs is in the value itself. Pur
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from functools import lru_cache
 from itertools import chain
@@ -18,14 +18,14 @@ from operator import attrgetter
 import numpy as np
 
 from headgate.allocation import punctuality
-from headgate.allocation.arrays import Floats, Ints
+from headgate.allocation.arrays import Floats, Ints, Singles
 from headgate.allocation.forecast import WEIGHTS
 from headgate.allocation.problem import Problem, Solution
 from headgate.allocation.punctuality import Lines, Service
 from headgate.allocation.settings import DEFAULTS, TargetSettings
 from headgate.allocation.solver import solve
 
-_BLOCK = 96  # pipelines at once: what is in hand stays in the processor's cache
+_BLOCK = 1024  # rows at once: what is in hand stays in the processor's cache
 _LEAST = 0.01  # part on time that counts as none where fairness takes logarithms or powers
 
 
@@ -88,82 +88,117 @@ def choose_targets(
 
 def build_problem(wants: Sequence[Want], capacity: Sequence[float], settings: TargetSettings = DEFAULTS) -> Problem:
     """What the solver is asked: see choose_targets."""
-    owner, told = _tell_options(wants)
-    loads, values = _curves(wants, owner, told, settings)
+    told = _Told.of(wants)
+    loads, values = _curves(wants, told, settings)
     return Problem(
         capacity=np.array(capacity, float),
-        pipeline=owner,
-        pool=told[0].astype(np.int64),
-        units=told[1],
-        speed=told[2],
-        cost=told[3],
-        now=told[4].astype(np.int64),
-        start_cost=told[5],
-        stop_cost=told[6],
+        pipeline=told.owner,
+        pool=told.options[0].astype(np.int64),
+        units=told.options[1],
+        speed=told.options[2],
+        cost=told.options[3],
+        now=told.options[4].astype(np.int64),
+        start_cost=told.options[5],
+        stop_cost=told.options[6],
         loads=loads,
         values=values,
-        floor=np.array([want.floor for want in wants]),
-        cap=np.array([want.cap for want in wants]),
-        rank=np.array([want.rank for want in wants]),
+        floor=told.bounds[0],
+        cap=told.bounds[1],
+        rank=told.bounds[2],
     )
 
 
 def value_curves(wants: Sequence[Want], settings: TargetSettings = DEFAULTS) -> tuple[Floats, Floats]:
     """Capacities in replicas [I, G] and the value of each [I, G]."""
-    return _curves(wants, *_tell_options(wants), settings)
-
-
-def _curves(wants: Sequence[Want], owner: Ints, told: Floats, settings: TargetSettings) -> tuple[Floats, Floats]:
-    """See value_curves; `owner` and `told` are of _tell_options. In here arrays are [G, I]: pipelines come last."""
-    most = max(want.cap for want in wants)
-    replicas = np.repeat(np.arange(most + 1)[:, None], len(wants), axis=1)
-    there = np.bincount(owner, told[4] * told[2], len(wants))
-    near_s, far_s = np.array([want.near_s for want in wants]), np.array([want.far_s for want in wants])
-    near_rates, far_rates = _quantiles([want.near for want in wants]), _quantiles([want.far for want in wants])
-    served = there * np.array([want.service.slots for want in wants])
-    waiting = np.maximum(np.array([want.inside for want in wants]) - served, 0.0)
-    lines = _lines(wants, most)
-    # Until a new one serves, no more than those that are there count: only so many are reckoned with.
-    most_now = np.minimum(there.astype(np.int64), most)
-    rows = np.repeat(np.arange(len(wants)), most_now + 1)
-    first = np.cumsum(most_now + 1) - most_now - 1
-    few, theirs = (np.arange(len(rows)) - first[rows])[None, :], _pick(lines, rows)
-    rates_now, rows_s = near_rates[:, rows], near_s[rows]
-    near, left = punctuality.pass_stretch(theirs, rates_now, few, waiting[None, None, rows], rows_s)
-    near = _expected(theirs, near, rates_now, few, rows_s, settings)
-    at_once = first + np.minimum(replicas, most_now)
-    near, far = near[0].take(at_once), np.empty(replicas.shape)
-    for begin in range(0, len(wants), _BLOCK):
-        some = slice(begin, begin + _BLOCK)
-        mine, rates, number = _pick(lines, some), far_rates[:, some], replicas[:, some]
-        waiting = left[:, 0].take(at_once[:, some], axis=1)
-        part, _ = punctuality.pass_stretch(mine, rates, number, waiting, far_s[some])
-        far[:, some] = _expected(mine, part, rates, number, far_s[some], settings)
-    far[0] = np.maximum(far[0], np.array([want.woken for want in wants]) * far[min(1, most)])
-    on_time = _fairly((near * near_s + far * far_s) / (near_s + far_s), settings.alpha)
-    middle = len(WEIGHTS) // 2
-    busy = np.maximum(near_rates[middle], far_rates[middle]) / lines.replica_rates
-    pressing = _pressed(wants, replicas) * (settings.urgent_s / (near_s + far_s))
-    values = on_time + pressing + settings.spare * _eased(busy, replicas)
-    values *= np.array([want.weight for want in wants])
-    values = np.maximum.accumulate(values, axis=0)
-    return np.ascontiguousarray(replicas.T, np.float64), np.ascontiguousarray(values.T)
-
-
-def _quantiles(rates: Sequence[tuple[float, ...]]) -> Floats:
-    """Requests per second by quantile [Q, I]."""
-    told = np.fromiter(chain.from_iterable(rates), np.float64).reshape(len(rates), -1)
-    return np.ascontiguousarray(told.T)
+    return _curves(wants, _Told.of(wants), settings)
 
 
 _OPTION = attrgetter("pool", "units", "speed", "cost", "now", "start_cost", "stop_cost")
+_WANT = attrgetter("near_s", "far_s", "inside", "room", "woken", "pressing", "weight", "floor", "cap", "rank")
 
 
-def _tell_options(wants: Sequence[Want]) -> tuple[Ints, Floats]:
-    """Whose the options are [K], and what _OPTION tells of them [7, K]."""
-    told = map(_OPTION, chain.from_iterable(want.options for want in wants))
-    columns = np.fromiter(chain.from_iterable(told), np.float64).reshape(-1, 7).T
-    return np.repeat(np.arange(len(wants)), [len(want.options) for want in wants]), np.ascontiguousarray(columns)
+@dataclass(frozen=True, slots=True)
+class _Told:
+    """What wants say, as arrays: whose options are [K] and what _OPTION tells of them [7, K]; the numbers of _WANT, but
+    for the last three [7, I], and those three [3, I]; requests per second by quantile in both stretches [2, Q, I]."""
+
+    owner: Ints
+    options: Floats
+    numbers: Floats
+    bounds: Ints
+    rates: Singles
+
+    @classmethod
+    def of(cls, wants: Sequence[Want]) -> _Told:
+        """What these say."""
+        owner = np.repeat(np.arange(len(wants)), [len(want.options) for want in wants])
+        options = _columns(map(_OPTION, chain.from_iterable(want.options for want in wants)), 7)
+        each = _columns(map(_WANT, wants), 10)
+        rates = chain(chain.from_iterable(want.near for want in wants), chain.from_iterable(want.far for want in wants))
+        by_want = np.fromiter(rates, np.float64).reshape(2, len(wants), -1)
+        quantiles = np.ascontiguousarray(by_want.transpose(0, 2, 1), np.float32)
+        return cls(owner, options, each[:7], each[7:].astype(np.int64), quantiles)
+
+
+def _columns(rows: Iterable[tuple[float, ...]], width: int) -> Floats:
+    """Rows of `width` numbers as columns [width, rows]."""
+    return np.ascontiguousarray(np.fromiter(chain.from_iterable(rows), np.float64).reshape(-1, width).T)
+
+
+@dataclass(frozen=True, slots=True)
+class _Rows:
+    """None, one, two ... up to `most` [I] replicas of each pipeline, one after the other: which pipeline's they are [R]
+    and how many [R]. The first are at `first` [I]."""
+
+    owner: Ints
+    replicas: Ints
+    first: Ints
+    most: Ints
+
+    @classmethod
+    def upto(cls, most: Ints) -> _Rows:
+        """All numbers from 0 to `most` [I]."""
+        first = np.cumsum(most + 1) - most - 1
+        owner = np.repeat(np.arange(len(most)), most + 1)
+        return cls(owner, np.arange(len(owner)) - first[owner], first, most)
+
+    def at(self, replicas: Ints) -> Ints:
+        """Where so many `replicas` [..., I] of each pipeline are found, or the most there are."""
+        return self.first + np.minimum(replicas, self.most)
+
+
+def _curves(wants: Sequence[Want], told: _Told, settings: TargetSettings) -> tuple[Floats, Floats]:
+    """See value_curves. In here arrays are [G, I]: pipelines come last."""
+    near_s, far_s, inside, room, woken, pressing, weight = told.numbers
+    near_rates, far_rates = told.rates
+    most = int(told.bounds[1].max())
+    replicas = np.arange(most + 1)[:, None]
+    lines, slots, calm = _lines(wants, room, most)
+    there = np.bincount(told.owner, told.options[4] * told.options[2], len(wants))
+    waiting = np.maximum(inside - there * slots, 0.0).astype(np.float32)
+    # Until a new one serves, no more than those that are there count: only so many are reckoned with.
+    rows = _Rows.upto(np.minimum(there.astype(np.int64), most))
+    near, left = _pass(lines, rows, near_rates, waiting[None, rows.owner], near_s, settings)
+    at_once = rows.at(replicas)
+    near = near.take(at_once)
+    # Nor is it reckoned what more replicas bring where all are on time.
+    waits = left.max(axis=0).take(at_once) > replicas * (lines.replica_rates * lines.slack_s)
+    late = waits | (calm < far_rates.max(axis=0) / lines.replica_rates)
+    rows = _Rows.upto(np.minimum(np.count_nonzero(late, axis=0), most))
+    left = left.take(at_once[rows.replicas, rows.owner], axis=1)
+    far, _ = _pass(lines, rows, far_rates, left, far_s, settings)
+    far = far.take(rows.at(replicas))
+    far[0] = np.maximum(far[0], woken * far[min(1, most)])
+    ahead_s = near_s + far_s
+    values = _fairly(near * (near_s / ahead_s) + far * (far_s / ahead_s), settings.alpha)
+    if pressing.any():
+        values += _pressed(pressing / slots, replicas) * (settings.urgent_s / ahead_s)
+    middle = len(WEIGHTS) // 2
+    values += settings.spare * _eased(np.maximum(near_rates[middle], far_rates[middle]) / lines.replica_rates, replicas)
+    values *= weight
+    values = np.maximum.accumulate(values, axis=0)
+    loads = np.repeat(np.arange(most + 1.0)[None, :], len(wants), axis=0)
+    return loads, np.ascontiguousarray(values.T)
 
 
 def _fairly(on_time: Floats, alpha: float) -> Floats:
@@ -176,68 +211,68 @@ def _fairly(on_time: Floats, alpha: float) -> Floats:
     return ((on_time + _LEAST) ** (1.0 - alpha) - low) / (high - low)
 
 
-def _eased(busy: Floats, replicas: Ints) -> Floats:
-    """How far replicas beyond the `busy` [I] ease a load, [replicas, I] from 0 to 1: n of them beside n and those."""
+def _eased(busy: Singles, replicas: Ints) -> Floats:
+    """How far `replicas` [N, 1] beyond the `busy` [I] ease a load, [N, I] from 0 to 1: n of them beside n and those."""
     return np.where(busy > 0.0, replicas / np.maximum(replicas + busy, 1e-9), 0.0)
 
 
-def _pressed(wants: Sequence[Want], replicas: Ints) -> Floats:
-    """What replicas are worth to those who press, [replicas, I]: up to a slot for each, and less by the way.
+def _pressed(need: Floats, replicas: Ints) -> Floats:
+    """What `replicas` [N, 1] are worth to those who press, [N, I]: up to the `need` [I], and less by the way.
 
     Why beside the part on time: whoever comes behind a queue is late too, also after the stretches looked at, so no
     capacity is kept where nobody is. Where there is too little for all queues, these values share it in their
     proportion. Source: proportional fairness (F. Kelly, 1997).
     """
-    need = np.array([want.pressing / want.service.slots for want in wants])
     return need * np.log2(1.0 + np.minimum(replicas / np.maximum(need, 1e-9), 1.0))
 
 
-def _lines(wants: Sequence[Want], most: int) -> Lines:
+def _lines(wants: Sequence[Want], room: Floats, most: int) -> tuple[Lines, Floats, Singles]:
+    """The wants' queues, the slots of a replica [I], and find_calm of them [most + 1, I]."""
     # Why by identity first: a Service's hash takes as long as all the rest here.
     services = {id(want.service): want.service for want in wants}
-    kinds = {service: kind for kind, service in enumerate(dict.fromkeys(services.values()))}
-    kind_of = {one: kinds[service] for one, service in services.items()}
+    kinds: dict[Service, int] = {}
+    kind_of = {one: kinds.setdefault(service, len(kinds)) for one, service in services.items()}
     which = np.array([kind_of[id(want.service)] for want in wants])
-    told = np.array([(service.replica_rate, service.slack_s) for service in kinds])[which]
-    return Lines(
-        tables=_stack(tuple(kinds), most),
-        which=which,
-        replica_rates=told[:, 0].copy(),
-        slack_s=told[:, 1].copy(),
-        room=np.array([want.room for want in wants]),
-    )
+    # Why a power of two: the most that is of use changes with the load, and tables must not be made anew for it.
+    tables, calm, told = _stack(tuple(kinds), 1 << max(most - 1, 0).bit_length())
+    rates, slack_s, slots = told[:, which]
+    lines = Lines(tables, which, rates.astype(np.float32), slack_s.astype(np.float32), room.astype(np.float32))
+    return lines, slots, calm[: most + 1, which]
 
 
 @lru_cache(maxsize=16)
-def _stack(services: tuple[Service, ...], most: int) -> Floats:
-    """The services' tables as one array. Treat as read-only. Why kept: services seldom change from turn to turn."""
-    return np.stack([punctuality.table(service, most) for service in services])
+def _stack(services: tuple[Service, ...], most: int) -> tuple[Singles, Singles, Floats]:
+    """The T services' tables as one array, find_calm of them [most + 1, T], and what each does [3, T]: requests per
+    second of a replica, mean slack in seconds, slots.
 
-
-def _pick(lines: Lines, rows: Ints | slice) -> Lines:
-    """The queues at `rows`, each as often as it is there."""
-    return Lines(
-        tables=lines.tables,
-        which=lines.which[rows],
-        replica_rates=lines.replica_rates[rows],
-        slack_s=lines.slack_s[rows],
-        room=lines.room[rows],
-    )
-
-
-def _expected(
-    lines: Lines, on_time: Floats, rates: Floats, replicas: Ints, seconds: Floats, settings: TargetSettings
-) -> Floats:
-    """Expected part on time [N, I] of a stretch in which anything comes; 0 where nothing is expected to.
-
-    Writes into `on_time` [Q, N, I].
+    Treat as read-only. Why kept: services seldom change from turn to turn.
     """
-    # A late answer is worth something too; without it whoever is overloaded most would be given up for the others.
-    answered = replicas * lines.replica_rates * (1.0 / np.maximum(rates, 1e-9))[:, None]
-    np.minimum(answered, 1.0, out=answered)
-    answered *= settings.answered
-    on_time *= 1.0 - settings.answered
-    on_time += answered
+    tables = np.stack([punctuality.table(service, most) for service in services])
+    told = np.array([(service.replica_rate, service.slack_s, service.slots) for service in services])
+    return tables, np.ascontiguousarray(punctuality.find_calm(tables).T), np.ascontiguousarray(told.T)
+
+
+def _pass(
+    lines: Lines, rows: _Rows, rates: Singles, waiting: Singles, seconds: Floats, settings: TargetSettings
+) -> tuple[Singles, Singles]:
+    """Expected part on time [R] of a stretch in which anything comes, 0 where nothing is expected to, and who waits
+    at its end [Q, R]; `rates` [Q, I], `waiting` [Q or 1, R], `seconds` [I]."""
     # Why: a replica is worth something only if somebody comes. Else pipelines that sleep would hold one each.
-    on_time *= ((1.0 - np.exp(-rates * seconds)) * np.array(WEIGHTS)[:, None])[:, None]
-    return on_time.sum(axis=0)
+    comes = (-np.expm1(-rates * seconds) * np.array(WEIGHTS)[:, None]).astype(np.float32)
+    lasts = seconds.astype(np.float32)
+    expected, left = np.empty(len(rows.owner), np.float32), np.empty((len(rates), len(rows.owner)), np.float32)
+    for begin in range(0, len(rows.owner), _BLOCK):
+        some = slice(begin, begin + _BLOCK)
+        owner, replicas = rows.owner[some], rows.replicas[some]
+        mine, each = lines.pick(owner), rates.take(owner, axis=1)
+        on_time, left[:, some] = punctuality.pass_stretch(mine, each, replicas, waiting[:, some], lasts.take(owner))
+        # A late answer is worth something too; without it whoever is overloaded most would be given up for the others.
+        np.maximum(each, 1e-9, out=each)
+        answered = np.divide(mine.replica_rates * replicas.astype(np.float32), each, out=each)
+        np.minimum(answered, 1.0, out=answered)
+        answered *= settings.answered
+        on_time *= 1.0 - settings.answered
+        on_time += answered
+        on_time *= comes.take(owner, axis=1)
+        on_time.sum(axis=0, out=expected[some])
+    return expected, left

@@ -35,15 +35,24 @@ def test_a_request_that_takes_longer_than_the_slo_is_late_on_an_idle_replica() -
 
 def test_reading_interpolates_between_loads_and_knows_each_pipelines_table() -> None:
     tables = np.stack([punctuality.table(service, 3) for service in (Service(mean_s=1.0), Service(mean_s=0.5))])
-    load = np.array([[[0.0, 0.3], [0.5, 0.25], [0.414, 5.0]]])
-    read = punctuality.read(tables, np.array([0, 1]), np.array([[0, 0], [1, 2], [3, 3]]), load)
-    assert read.shape == (1, 3, 2)
-    read = read.transpose(2, 0, 1)
-    assert read[0, 0, 0] == read[1, 0, 0] == 0.0
-    assert read[0, 0, 1] == pytest.approx(tables[0, 1, 50])
-    assert read[0, 0, 2] == pytest.approx(tables[0, 3, 41] + 0.4 * (tables[0, 3, 42] - tables[0, 3, 41]))
-    assert read[1, 0, 1] == pytest.approx(tables[1, 2, 25])
-    assert read[1, 0, 2] == pytest.approx(tables[1, 3, -1])
+    which, replicas = np.array([0, 0, 0, 1, 1, 1]), np.array([0, 1, 3, 0, 2, 3])
+    load = np.array([[0.0, 0.5, 0.414, 0.3, 0.25, 5.0]], np.float32)
+    read = punctuality.read(tables, which, replicas, load)
+    assert read.shape == (1, 6)
+    assert read[0, 0] == read[0, 3] == 0.0
+    assert read[0, 1] == pytest.approx(tables[0, 1, 50])
+    assert read[0, 2] == pytest.approx(tables[0, 3, 41] + 0.4 * (tables[0, 3, 42] - tables[0, 3, 41]))
+    assert read[0, 4] == pytest.approx(tables[1, 2, 25])
+    assert read[0, 5] == pytest.approx(tables[1, 3, -1], rel=1e-4)
+
+
+def test_up_to_a_calm_load_replicas_do_as_well_as_can_be() -> None:
+    service = Service(mean_s=0.2, slots=2, slack=((0.9, 1.0), (0.1, -0.5)))
+    table = punctuality.table(service, 8)
+    calm = punctuality.find_calm(table[None])[0]
+    assert calm[0] == 0.0 and (np.diff(calm) >= 0.0).all() and 3.0 < calm[8] < 8.0
+    step = round(100 * float(calm[8]) / 8)
+    assert table[8, step] == pytest.approx(0.9, abs=2e-7) and table[8, step + 1] < 0.9 - 1e-7
 
 
 def passed(
@@ -53,14 +62,18 @@ def passed(
     lines = Lines(
         tables=punctuality.table(service, replicas)[None],
         which=np.array([0]),
-        replica_rates=np.array([service.replica_rate]),
-        slack_s=np.array([service.slack_s]),
-        room=np.array([room]),
+        replica_rates=single(service.replica_rate),
+        slack_s=single(service.slack_s),
+        room=single(room),
     )
     on_time, after = punctuality.pass_stretch(
-        lines, np.array([[rate]]), np.array([[replicas]]), np.full((1, 1, 1), waiting), np.array([seconds])
+        lines, single(rate)[None], np.array([replicas]), single(waiting)[None], single(seconds)
     )
-    return float(on_time[0, 0, 0]), float(after[0, 0, 0])
+    return float(on_time[0, 0]), float(after[0, 0])
+
+
+def single(number: float) -> np.ndarray:
+    return np.array([number], np.float32)
 
 
 def test_a_queue_grows_by_what_cannot_be_served_and_no_further_than_there_is_room() -> None:
