@@ -13,7 +13,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from headgate.allocation.arrays import Floats, Ints
+from headgate.allocation.arrays import Floats
 from headgate.allocation.mixes import Menu, Mixes
 from headgate.allocation.offer import near_mixes
 
@@ -22,6 +22,7 @@ _REACH_OF_ALL = 60.0  # and in parts of that, however few pipelines there are
 _LOOSE = 4e-3  # the part of the bound that mixes not listed may add to it
 _SCALINGS = 8
 _CLOSE = 0.03
+_DEARER = 1e-3
 _ROUNDS = 8
 _PATIENCE = 5
 
@@ -101,16 +102,18 @@ def _scaled(menu: Menu, room: Floats, prices: Floats) -> Floats:
     Why: much of what happens makes all pools dearer or cheaper together, and each listing at wrong prices costs more
     than all of this.
     """
-    numbers, worth = menu.alone
-    everyone: Ints = np.arange(len(menu.members))
-    price = prices[menu.pool] * menu.units
-    paid, paid_each = float(prices @ room), (price[:, None] * numbers).reshape(-1, len(everyone))
+    alone, paid = menu.alone, float(prices @ room)
     if paid <= 0.0:
         return prices
-    flat = worth.reshape(-1, len(everyone))
+    each, seats = alone.pay(prices)
+
+    def gain(factor: float) -> float:
+        return float(alone.best(factor * each, factor * seats).sum())
+
     low, high, factor, yields, last = 0.0, np.inf, 1.0, 1.5, None
     for _ in range(_SCALINGS):
-        asked = float(paid_each[(flat - factor * paid_each).argmax(axis=0), everyone].sum())
+        # Why by difference: what is asked for is what all lose by dearer units, and the best of each need not be found.
+        asked = (gain(factor) - gain((1.0 + _DEARER) * factor)) / (_DEARER * factor)
         excess, place = math.log(max(asked / paid, 1e-3)), math.log(factor)
         if abs(excess) < _CLOSE:
             break

@@ -53,6 +53,30 @@ class Mixes:
         return self.beyond + fallen * np.maximum(self.most - self.beyond, 0.0)
 
 
+@dataclass(frozen=True, slots=True)
+class Alone:
+    """Mixes of one option only: `numbers` [N, K] of replicas and what they are `worth` [N, K], of `pool` and `units`
+    [K], each pipeline's options from `first` [I] on; and the seats, of `seat_pool` and `seat_units` [S, I], which are
+    worth `seated` [I]."""
+
+    first: Ints
+    pool: Ints
+    units: Floats
+    numbers: Floats
+    worth: Floats
+    seat_pool: Ints
+    seat_units: Floats
+    seated: Floats
+
+    def pay(self, prices: Floats) -> tuple[Floats, Floats]:
+        """What these mixes [N, K] and the seats [I] cost at `prices` [P]."""
+        return prices[self.pool] * self.units * self.numbers, (prices[self.seat_pool] * self.seat_units).sum(axis=0)
+
+    def best(self, paid: Floats, paid_seats: Floats) -> Floats:
+        """What the best of each pipeline's [I] come to when so much is paid."""
+        return np.maximum(np.maximum.reduceat((self.worth - paid).max(axis=0), self.first), self.seated - paid_seats)
+
+
 class Menu:
     """What I pipelines may choose from: S options at most for each, in slots (`option` [S, I], -1: none).
 
@@ -87,36 +111,38 @@ class Menu:
         self.loads = np.ascontiguousarray(curves.loads[members].T)
         self.values = np.ascontiguousarray(curves.values[members].T)
 
-    def fees(self, slot: int, number: Ints | Floats) -> Floats:
+    def fees(self, slot: int | slice, number: Ints | Floats) -> Floats:
         """What `number` [..., I] replicas of each pipeline's option cost, but for what they use."""
         change, cost = number - self.now[slot], self.cost[slot] * number
         return cost + np.maximum(self.start[slot] * change, -self.stop[slot] * change)
 
     @cached_property
-    def alone(self) -> tuple[Floats, Floats]:
-        """Mixes of one option only: how many replicas [S, N, I], and what they are worth [S, N, I]."""
-        most = int(self.limit.max(initial=0))
+    def alone(self) -> Alone:
+        """The mixes of one option only, and the seats."""
+        # Why the last slot too: whoever has no option at all has one mix without replicas.
+        there = self.option >= 0
+        there[-1] = True
+        owner, slot = np.nonzero(there.T)
+        place = slot * len(self.members) + owner
+        pool, units, speed, now, cost, start, stop, limit = (
+            one.take(place)
+            for one in (self.pool, self.units, self.speed, self.now, self.cost, self.start, self.stop, self.limit)
+        )
+        most = int(limit.max(initial=0))
         parts = np.arange(min(most, _SAMPLED) + 1.0)[:, None]
-        stopped = self.stop * self.now
-        others = stopped.sum(axis=0) - stopped
-        numbers = np.empty((len(self.option), len(parts), len(self.members)))
-        worth = np.empty_like(numbers)
-        for slot, limit in enumerate(self.limit):
-            number = np.minimum(parts, limit) if most <= _SAMPLED else np.rint(parts * (limit / _SAMPLED))
-            value = self.curves.at(self.members, self.speed[slot] * number)
-            numbers[slot] = number
-            worth[slot] = value - self.fees(slot, number) - others[slot]
-        worth[numbers < self.least] = -np.inf
-        return numbers, worth
-
-    @cached_property
-    def seated(self) -> Floats:
-        """What the seats alone are worth [I]."""
-        work, fees = np.zeros(len(self.members)), np.zeros(len(self.members))
-        for slot, seats in enumerate(self.seats):
-            work += self.speed[slot] * seats
-            fees += self.fees(slot, seats)
-        return self.curves.at(self.members, work) - fees
+        number = np.minimum(parts, limit) if most <= _SAMPLED else np.rint(parts * (limit / _SAMPLED))
+        stopped = stop * now
+        all_stopped = (self.stop * self.now).sum(axis=0)
+        worth = self.curves.at(self.members.take(owner), speed * number)
+        worth -= cost * number
+        change = number - now
+        worth -= np.maximum(start * change, -stop * change)
+        worth += stopped - all_stopped.take(owner)
+        worth[number < self.least.take(owner)] = -np.inf
+        seats_fees = self.fees(slice(None), self.seats).sum(axis=0)
+        seated = self.curves.at(self.members, (self.speed * self.seats).sum(axis=0)) - seats_fees
+        first = np.searchsorted(owner, np.arange(len(self.members)))
+        return Alone(first, pool, units, number, worth, self.pool, self.units * self.seats, seated)
 
     @property
     def spread(self) -> float:

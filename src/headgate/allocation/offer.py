@@ -21,7 +21,7 @@ _MOST = 40  # mixes for each pipeline on the average that are too many, should s
 def near_mixes(menu: Menu, prices: Floats, reach: float) -> Mixes:
     """The mixes that come within `reach` of their pipeline's best when `prices` [P] are paid; fewer if too many."""
     offer = _Offer(menu, prices)
-    goal = offer.best_alone() - reach
+    goal = menu.alone.best(*menu.alone.pay(prices)) - reach
     draft = _Draft.empty(menu)
     last = len(menu.option) - 1
     for slot in range(last + 1):
@@ -37,8 +37,9 @@ def near_mixes(menu: Menu, prices: Floats, reach: float) -> Mixes:
     flat, places = use.ravel(), np.arange(len(draft.owner))
     for slot in range(last + 1):
         flat[(menu.pool[slot] * len(places))[draft.owner] + places] += menu.units[slot][draft.owner] * counts[slot]
-    fits = (use <= menu.room[:, None] + SLACK).all(axis=0)
-    owner, net, counts, use = draft.owner[fits], (draft.value - draft.paid)[fits], counts[:, fits], use[:, fits]
+    fits = np.flatnonzero((use <= menu.room[:, None] + SLACK).all(axis=0))
+    owner, net = draft.owner.take(fits), (draft.value - draft.paid).take(fits)
+    counts, use = counts.take(fits, axis=1), use.take(fits, axis=1)
     first = np.searchsorted(owner, np.arange(len(goal)))
     most = menu.values[-1] - (np.minimum(menu.cost, menu.stop) * menu.now).sum(axis=0)
     return Mixes(owner, first, counts, use, net + prices @ use, prices, goal, most)
@@ -130,13 +131,6 @@ class _Offer:
         """What `number` [..., I] replicas of each pipeline's option cost."""
         keep, more = self._keep[slot] * number, self._more[slot] * number
         return np.maximum(keep + self._stopped[slot], more - self._started[slot])
-
-    def best_alone(self) -> Floats:
-        """What some good mix [I] of each pipeline comes to: the seats, or replicas of one option."""
-        menu = self._menu
-        numbers, worth = menu.alone
-        seated = menu.seated - (self.price * menu.seats).sum(axis=0)
-        return np.maximum((worth - self.price[:, None] * numbers).max(axis=(0, 1)), seated)
 
     def rest(self, slot: int) -> _Rest:
         """What going on with this slot and those after it is worth."""

@@ -138,15 +138,12 @@ def _gains(menu: Menu, counts: Ints) -> Floats:
     """
     total, members = counts.sum(axis=0), menu.members
     work = (menu.speed * counts).sum(axis=0)
-    value = menu.curves.at(members, work)
-    best = np.zeros(len(members))
-    for slot, speed in enumerate(menu.speed):
-        most = np.minimum(menu.limit[slot] - counts[slot], menu.cap - total)
-        further = np.minimum(_LEAPS[:, None], most)
-        fees = menu.fees(slot, counts[slot] + further) - menu.fees(slot, counts[slot])
-        gain = (menu.curves.at(members, work + speed * further) - value - fees) / np.maximum(further, 1)
-        best = np.maximum(best, np.where(further > 0, gain, 0.0).max(axis=0))
-    return best
+    further = np.minimum(_LEAPS[:, None, None], np.minimum(menu.limit - counts, menu.cap - total))
+    everything = slice(None)
+    fees = menu.fees(everything, counts + further) - menu.fees(everything, counts)
+    gain = menu.curves.at(members, work + menu.speed * further) - menu.curves.at(members, work) - fees
+    gain /= np.maximum(further, 1)
+    return np.where(further > 0, gain, 0.0).max(axis=(0, 1), initial=0.0)
 
 
 def _spend_idle(problem: Problem, curves: Curves, counts: Ints) -> Ints:
