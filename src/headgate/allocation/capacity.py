@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from functools import lru_cache
 from typing import Literal
 
 PARTS = 1000  # shares are counted in thousandths of a device: whole numbers add up, floats do not
@@ -56,6 +57,7 @@ class Capacity:
         return next((pool for pool in self.pools if pool.name == name), None)
 
 
+@lru_cache(maxsize=1024)
 def count_parts(share: float) -> int:
     """`share` devices in thousandths, rounded up so that what fits by parts fits by share too."""
     whole = int(share * PARTS)

@@ -6,6 +6,7 @@ Joins pipelines and capacity to the solver's problem and reads its answer back. 
 from __future__ import annotations
 
 import math
+from collections import Counter
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
 
@@ -47,8 +48,7 @@ class Choice:
         row = self.rows.get(pipeline)
         if row is None:
             return 0.0
-        capacity = more + sum(self.speeds.get((pipeline, key), 0.0) for key in keys)
-        return float(self.curves.at(np.array([row]), np.array([capacity]))[0])
+        return self.curves.one(row, more + sum(self.speeds.get((pipeline, key), 0.0) for key in keys))
 
     def least_cost(self, side: Side) -> float:
         """The utility that holding one more replica costs at least."""
@@ -64,12 +64,12 @@ class Choice:
 def choose(sides: Sequence[Side], state: State, board: Board) -> Choice | None:
     """The replicas that serve everyone best, given the seats that floors and wakers have. None: nobody has a say."""
     capacity, settings = state.capacity, state.settings
-    numbers = {pool.name: number for number, pool in enumerate(capacity.pools)}
+    places = {pool.name: _Place.of(number, pool) for number, pool in enumerate(capacity.pools)}
     wants: dict[str, Want] = {}
     keys: list[tuple[str, str]] = []
     for side in sides:
-        told = [one for one in side.spec.configurations if one.pool in numbers]
-        want = _want(side, [(one, numbers[one.pool], capacity.pools[numbers[one.pool]]) for one in told], settings)
+        told = [one for one in side.spec.configurations if one.pool in places]
+        want = _want(side, [(one, places[one.pool]) for one in told], settings)
         if want is not None:
             wants[side.name] = want
             keys += [(side.name, one.key) for one in told]
@@ -77,7 +77,7 @@ def choose(sides: Sequence[Side], state: State, board: Board) -> Choice | None:
         return None
     members = [side for side in sides if side.name in wants]
     problem = build_problem(list(wants.values()), _free(capacity, members, board), settings)
-    configurations = [one for side in members for one in side.spec.configurations if one.pool in numbers]
+    configurations = [one for side in members for one in side.spec.configurations if one.pool in places]
     solution = _solve(problem, state, configurations)
     if not fits_devices(capacity, zip(configurations, solution.counts.tolist(), strict=True)):
         problem = replace(problem, units=np.array([share_alone(one.share) for one in configurations]))
@@ -93,24 +93,45 @@ def choose(sides: Sequence[Side], state: State, board: Board) -> Choice | None:
     )
 
 
-def _want(side: Side, ways: Sequence[tuple[Configuration, int, Pool]], settings: TargetSettings) -> Want | None:
-    """What a pipeline wants, by each of its `ways` (configuration, the pool's number, the pool); None: nothing."""
-    holds = sum(math.floor(pool.share / one.share + 1e-9) for one, _, pool in ways)
+@dataclass(frozen=True, slots=True)
+class _Place:
+    """A pool as options tell of it: its number, and what all its nodes have together."""
+
+    number: int
+    pool: Pool
+    share: float
+    memory_bytes: int
+
+    @classmethod
+    def of(cls, number: int, pool: Pool) -> _Place:
+        """What there is of the pool."""
+        return cls(number, pool, pool.share, sum(node.memory_bytes for node in pool.nodes))
+
+    def units(self, one: Configuration) -> float:
+        """Devices that a replica takes, or as much of the pool as it takes of the memory, if that is more."""
+        return max(one.share, self.share * one.memory_bytes / self.memory_bytes if self.memory_bytes else 0.0)
+
+
+def _want(side: Side, ways: Sequence[tuple[Configuration, _Place]], settings: TargetSettings) -> Want | None:
+    """What a pipeline wants, by each of its `ways`; None: nothing."""
+    holds = sum(math.floor(place.share / one.share + 1e-9) for one, place in ways)
     most = min(holds, _most_useful(side))
     if not most:
         return None
-    ahead_s = sum(plan_stretches(side.spec, side.demand, settings))
+    start_cost = settings.start_cost(sum(plan_stretches(side.spec, side.demand, settings)))
+    stop_cost = settings.dwell if side.dwelling else 0.0
+    running = Counter(one.configuration for one in side.present)
     options = tuple(
         Option(
-            pool=number,
-            units=_units(one, pool),
+            pool=place.number,
+            units=place.units(one),
             speed=relative_speed(side.configuration, one),
-            now=sum(running.configuration == one.key for running in side.present),
-            cost=settings.hold_cost(pool, one.share),
-            start_cost=settings.start_cost(ahead_s),
-            stop_cost=settings.dwell if side.dwelling else 0.0,
+            now=running[one.key],
+            cost=settings.hold_cost(place.pool, one.share),
+            start_cost=start_cost,
+            stop_cost=stop_cost,
         )
-        for one, number, pool in ways
+        for one, place in ways
     )
     # Why one: who is cut to nothing while it has work would be woken in the next turn.
     at_work = bool(side.present) and side.demand.idle_for_s < _AT_WORK_S and side.demand.steady > 0.0
@@ -150,12 +171,6 @@ def _most_useful(side: Side) -> int:
     if outlook is not None and service_s is not None and not side.asleep:
         need = max(need, math.ceil(outlook.far[-1] * service_s - 0.05))
     return min(side.spec.cap, max(need, side.spec.floor, len(side.seats)))
-
-
-def _units(configuration: Configuration, pool: Pool) -> float:
-    """Devices that a replica takes, or as much of the pool as it takes of the memory, if that is more."""
-    memory = sum(node.memory_bytes for node in pool.nodes)
-    return max(configuration.share, pool.share * configuration.memory_bytes / memory if memory else 0.0)
 
 
 def _free(capacity: Capacity, members: Sequence[Side], board: Board) -> list[float]:

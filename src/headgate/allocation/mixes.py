@@ -113,7 +113,8 @@ class Menu:
 
     def fees(self, slot: int | slice, number: Ints | Floats) -> Floats:
         """What `number` [..., I] replicas of each pipeline's option cost, but for what they use."""
-        change, cost = number - self.now[slot], self.cost[slot] * number
+        some = np.asarray(number, np.float64)
+        change, cost = some - self.now[slot], self.cost[slot] * some
         return cost + np.maximum(self.start[slot] * change, -self.stop[slot] * change)
 
     @cached_property
@@ -124,25 +125,30 @@ class Menu:
         there[-1] = True
         owner, slot = np.nonzero(there.T)
         place = slot * len(self.members) + owner
-        pool, units, speed, now, cost, start, stop, limit = (
-            one.take(place)
-            for one in (self.pool, self.units, self.speed, self.now, self.cost, self.start, self.stop, self.limit)
-        )
+        speed, cost, start, stop = (one.take(place) for one in (self.speed, self.cost, self.start, self.stop))
+        now, limit = self.now.take(place), self.limit.take(place)
         most = int(limit.max(initial=0))
         parts = np.arange(min(most, _SAMPLED) + 1.0)[:, None]
-        number = np.minimum(parts, limit) if most <= _SAMPLED else np.rint(parts * (limit / _SAMPLED))
-        stopped = stop * now
-        all_stopped = (self.stop * self.now).sum(axis=0)
+        number: Floats = np.minimum(parts, limit) if most <= _SAMPLED else np.rint(parts * (limit / _SAMPLED))
         worth = self.curves.at(self.members.take(owner), speed * number)
         worth -= cost * number
         change = number - now
         worth -= np.maximum(start * change, -stop * change)
-        worth += stopped - all_stopped.take(owner)
+        # All replicas of the other options are stopped.
+        worth += stop * now - (self.stop * self.now).sum(axis=0).take(owner)
         worth[number < self.least.take(owner)] = -np.inf
-        seats_fees = self.fees(slice(None), self.seats).sum(axis=0)
-        seated = self.curves.at(self.members, (self.speed * self.seats).sum(axis=0)) - seats_fees
-        first = np.searchsorted(owner, np.arange(len(self.members)))
-        return Alone(first, pool, units, number, worth, self.pool, self.units * self.seats, seated)
+        seated = self.curves.at(self.members, (self.speed * self.seats).sum(axis=0))
+        seated -= self.fees(slice(None), self.seats).sum(axis=0)
+        return Alone(
+            first=np.searchsorted(owner, np.arange(len(self.members))),
+            pool=self.pool.take(place),
+            units=self.units.take(place),
+            numbers=number,
+            worth=worth,
+            seat_pool=self.pool,
+            seat_units=self.units * self.seats,
+            seated=seated,
+        )
 
     @property
     def spread(self) -> float:

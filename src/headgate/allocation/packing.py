@@ -18,6 +18,9 @@ from headgate.core.errors import FloorsDoNotFit
 
 Placed = Running | Seat
 Books = dict[int, int]
+_Place = tuple[float, int, int, tuple[int, ...]]
+"""A place for a new replica, the best first: the cost of whom it sends away, how many big replicas fewer find room,
+less the thousandths of a device that are left there, and the devices."""
 
 
 class _Books:
@@ -31,14 +34,15 @@ class _Books:
 
     def add(self, one: Placed | Configuration, devices: Sequence[int], sign: int = 1) -> None:
         """Enter a replica on `devices`, or strike it off with `sign` -1. Devices that are gone are left out."""
-        parts = count_parts(one.share)
-        on_each = parts if len(devices) == 1 else PARTS
+        parts, memory = sign * count_parts(one.share), sign * one.memory_bytes
+        on_each = parts if len(devices) == 1 else sign * PARTS
+        memory_each = sign * (one.memory_bytes // max(1, len(devices)))
         for device in devices:
             if device in self.parts:
-                self.parts[device] += sign * on_each
-                self.bytes[device] += sign * (one.memory_bytes // len(devices))
-        self.parts_total += sign * parts
-        self.bytes_total += sign * one.memory_bytes
+                self.parts[device] += on_each
+                self.bytes[device] += memory_each
+        self.parts_total += parts
+        self.bytes_total += memory
 
 
 class _Room:
@@ -69,16 +73,24 @@ class _Room:
                 del self.on[device][replica]
         return one
 
-    def fits(self, size: Placed | Configuration, devices: Sequence[int], beside: _Books | None = None) -> bool:
-        """Whether a replica of that size fits on `devices` next to all that is claimed and all that is `beside`."""
-        claimed = self.claimed
-        parts = count_parts(size.share)
-        total, memory = claimed.parts_total + parts, claimed.bytes_total + size.memory_bytes
+    def left(self, devices: Sequence[int]) -> int:
+        """Thousandths that are free on the fullest of `devices`; below 0 where more stand than have room."""
+        return min(PARTS - self.claimed.parts[device] - self.stood.parts[device] for device in devices)
+
+    def holds(self, size: Placed | Configuration, beside: _Books | None = None) -> bool:
+        """Whether the node has quota and memory for a replica of that size, whichever devices it sits on: see fits."""
+        total = self.claimed.parts_total + count_parts(size.share)
+        memory = self.claimed.bytes_total + size.memory_bytes
         if beside is not None:
             total, memory = total + beside.parts_total, memory + beside.bytes_total
-        if total > self.parts or memory > self.node.memory_bytes:
+        return total <= self.parts and memory <= self.node.memory_bytes
+
+    def fits(self, size: Placed | Configuration, devices: Sequence[int], beside: _Books | None = None) -> bool:
+        """Whether a replica of that size fits on `devices` next to all that is claimed and all that is `beside`."""
+        if not self.holds(size, beside):
             return False
-        need = parts if len(devices) == 1 else PARTS
+        claimed = self.claimed
+        need = count_parts(size.share) if len(devices) == 1 else PARTS
         limit = self.node.device_memory_bytes
         for device in devices:
             if device not in claimed.parts:
@@ -102,7 +114,8 @@ class Board:
         `biggest` is the largest share of a device that anybody may ask for.
         """
         self._biggest = count_parts(min(1.0, biggest))
-        self._rooms = {(pool.name, node.name): _Room(pool.name, node) for pool in capacity.pools for node in pool.nodes}
+        self._pools = {pool.name: [_Room(pool.name, node) for node in pool.nodes] for pool in capacity.pools}
+        self._rooms = {(name, room.node.name): room for name, rooms in self._pools.items() for room in rooms}
         self._watts = {pool.name: pool.watts or 0.0 for pool in capacity.pools}
         self._watts_left = math.inf if capacity.watts is None else capacity.watts
         self.seats: list[Seat] = []
@@ -153,20 +166,18 @@ class Board:
         `costs` says how bad it is to send away each standing replica (by id; 0 when not named).
         """
         costs = costs or {}
-        rooms = [room for room in self._rooms.values() if room.pool == configuration.pool]
-        best: tuple[tuple[float, ...], _Room, tuple[int, ...]] | None = None
-        if rooms and not self._powers(configuration.pool, configuration.share):
+        rooms = self._pools.get(configuration.pool, [])
+        if not rooms or not self._powers(configuration.pool, configuration.share):
             return None
-        for room in rooms:
-            for devices in _places(room, configuration.share, costs):
-                price = self._price(room, devices, configuration, costs)
-                if price is None or (price[0] > 0 and not evict):
-                    continue
-                if best is None or price < best[0]:
-                    best = (price, room, devices)
-        if best is None:
-            return None
-        return self._take(best[1], pipeline, configuration.key, configuration, best[2], None)
+        for find in (self._find_free, self._find_taken) if evict else (self._find_free,):
+            best: tuple[_Place, _Room] | None = None
+            for room in rooms:
+                place = find(room, configuration, costs)
+                if place is not None and (best is None or place < best[0]):
+                    best = place, room
+            if best is not None:
+                return self._take(best[1], pipeline, configuration.key, configuration, best[0][-1], None)
+        return None
 
     def settle(self, seat: Seat, own: Iterable[Running]) -> Seat:
         """`seat` with the replica of `own` that already sits just there, if one does."""
@@ -183,20 +194,52 @@ class Board:
         """Whether so many more devices of a pool stay within the limit of power."""
         return share * self._watts[pool] <= self._watts_left + 1e-9
 
-    def _price(
-        self, room: _Room, devices: tuple[int, ...], configuration: Configuration, costs: Mapping[str, float]
-    ) -> tuple[float, ...] | None:
-        """What this place costs, cheapest first: replicas sent away and their cost, then room left over."""
-        if not room.fits(configuration, devices):
+    def _find_free(self, room: _Room, size: Configuration, costs: Mapping[str, float]) -> _Place | None:
+        """The best place in the room where nobody stands, if there is one."""
+        if not room.holds(size, room.stood):
             return None
-        left = min(PARTS - room.claimed.parts[device] - room.stood.parts[device] for device in devices)
-        if room.fits(configuration, devices, room.stood):
-            spoiled = left // self._biggest - (left - count_parts(min(1.0, configuration.share))) // self._biggest
-            return (0.0, spoiled, -left, *devices)
+        claimed, stood, limit = room.claimed, room.stood, room.node.device_memory_bytes
+        parts = count_parts(min(1.0, size.share))
+        best: _Place | None = None
+        # Why not `fits` of each single device: a new seat looks at all devices of its pool.
+        if size.share <= 1:
+            for device in room.node.devices:
+                left = PARTS - claimed.parts[device] - stood.parts[device]
+                if left < parts:
+                    continue
+                if limit is not None and claimed.bytes[device] + stood.bytes[device] + size.memory_bytes > limit:
+                    continue
+                spoiled = left // self._biggest - (left - parts) // self._biggest
+                place = 0.0, spoiled, -left, (device,)
+                if best is None or place < best:
+                    best = place
+            return best
+        for devices in _places(room, size.share, costs):
+            if room.fits(size, devices, stood):
+                left = room.left(devices)
+                best = 0.0, left // self._biggest - (left - parts) // self._biggest, -left, devices
+        return best
+
+    def _find_taken(self, room: _Room, size: Configuration, costs: Mapping[str, float]) -> _Place | None:
+        """The place in the room where those who stand there and have no seat are the least bad to send away."""
+        if not room.holds(size):
+            return None
+        best: _Place | None = None
+        for devices in _places(room, size.share, costs):
+            if room.fits(size, devices):
+                place = self._cost_of_taking(room, devices, size, costs), 0, -room.left(devices), devices
+                if best is None or place < best:
+                    best = place
+        return best
+
+    def _cost_of_taking(
+        self, room: _Room, devices: tuple[int, ...], size: Configuration, costs: Mapping[str, float]
+    ) -> float:
+        """What it costs to send away those who stand on `devices`, the least bad first, until there is room."""
         # Why not whom else memory or quota would send away: that is the same wherever on this node the seat is.
         gone = 1e-6
-        room_left = {device: PARTS - room.claimed.parts[device] - room.stood.parts[device] for device in devices}
-        need = count_parts(configuration.share) if len(devices) == 1 else PARTS
+        room_left = {device: room.left((device,)) for device in devices}
+        need = count_parts(size.share) if len(devices) == 1 else PARTS
         here = {name: one for device in devices for name, one in room.on[device].items()}
         for one in sorted(here.values(), key=lambda one: (costs.get(one.id, 0.0), one.id)):
             if all(space >= need for space in room_left.values()):
@@ -205,7 +248,7 @@ class Board:
             for device in room_left:
                 if device in one.devices:
                     room_left[device] += count_parts(one.share) if len(one.devices) == 1 else PARTS
-        return (gone, 0, -left, *devices)
+        return gone
 
     def _take(
         self,

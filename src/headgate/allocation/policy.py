@@ -8,6 +8,7 @@ seated than fits, and what was not asked for stays for `idle_s`. The same state 
 from __future__ import annotations
 
 from collections import defaultdict
+from heapq import heapify, heappop, heapreplace
 
 from headgate.allocation.choice import Choice, choose
 from headgate.allocation.packing import Board
@@ -59,32 +60,59 @@ def _seat_chosen(sides: list[Side], choice: Choice, board: Board, costs: Costs) 
 
     Why in this order: a new one may be put where somebody stands who has no seat; nobody chosen may stand by then.
     """
-    missing: dict[tuple[str, str], int] = {}
+    missing: dict[str, dict[str, int]] = {}
     for side in sides:
         for one in side.spec.configurations:
             chosen = choice.counts.get((side.name, one.key), 0)
             have = sum(seat.configuration == one.key for seat in side.seats)
-            while have < chosen and claim_own(side, board, one):
-                have += 1
+            have += claim_own(side, board, one, most=chosen - have)
             if have < chosen and not side.stuck:
-                missing[side.name, one.key] = chosen - have
-    hungry = {side.name: side for side in sides}
-    while missing:
-        name, key = min(missing, key=lambda pair: (*_appeal(hungry[pair[0]], choice), pair[1]))
-        side = hungry[name]
+                missing.setdefault(side.name, {})[one.key] = chosen - have
+    queue = _Queue([side for side in sides if side.name in missing], choice)
+    while (side := queue.first()) is not None:
+        left = missing[side.name]
+        key = min(left)
         configuration = next(one for one in side.spec.configurations if one.key == key)
-        missing[name, key] -= 1
-        if not grant(side, board, costs, evict=True, configuration=configuration) or not missing[name, key]:
-            del missing[name, key]
+        left[key] -= 1
+        if not grant(side, board, costs, evict=True, configuration=configuration) or not left[key]:
+            del left[key]
+        queue.go_on(more=bool(left))
 
 
 def _use_room(sides: list[Side], choice: Choice, board: Board, costs: Costs) -> None:
     """Free room goes to whoever gains most by it, where it has a use: not all that was chosen found its place."""
-    hungry = [side for side in sides if side.name in choice.wants and not side.stuck and _has_use(side, choice)]
-    while hungry:
-        side = min(hungry, key=lambda side: _appeal(side, choice))
-        if not grant(side, board, costs, evict=False) or not _has_use(side, choice):
-            hungry.remove(side)
+    queue = _Queue(
+        [side for side in sides if side.name in choice.wants and not side.stuck and _has_use(side, choice)], choice
+    )
+    while (side := queue.first()) is not None:
+        queue.go_on(more=grant(side, board, costs, evict=False) and _has_use(side, choice))
+
+
+class _Queue:
+    """Who is next to get a seat: the class that comes first, then the most gained by one more replica.
+
+    What one gains depends on its own seats alone, so only the first changes its place.
+    """
+
+    def __init__(self, sides: list[Side], choice: Choice) -> None:
+        self._choice = choice
+        self._sides = {side.name: side for side in sides}
+        self._heap = [self._appeal(side) for side in sides]
+        heapify(self._heap)
+
+    def first(self) -> Side | None:
+        """Whose turn it is."""
+        return self._sides[self._heap[0][-1]] if self._heap else None
+
+    def go_on(self, *, more: bool) -> None:
+        """The first had its turn and comes again, or has enough."""
+        if more:
+            heapreplace(self._heap, self._appeal(self._sides[self._heap[0][-1]]))
+        else:
+            heappop(self._heap)
+
+    def _appeal(self, side: Side) -> tuple[int, float, str]:
+        return (RANKS[side.spec.priority], -self._choice.next_gain(side), side.name)
 
 
 def _has_use(side: Side, choice: Choice) -> bool:
@@ -92,11 +120,6 @@ def _has_use(side: Side, choice: Choice) -> bool:
         return False
     cost = choice.least_cost(side)
     return cost == 0.0 or choice.next_gain(side) > cost
-
-
-def _appeal(side: Side, choice: Choice) -> tuple[float, float, str]:
-    """Who is next: the class that comes first, then the most gained by one more replica."""
-    return (RANKS[side.spec.priority], -choice.next_gain(side), side.name)
 
 
 def _remember(side: Side, at: float) -> History:

@@ -142,6 +142,15 @@ class Curves:
         value += self._base.take(index)
         return value
 
+    def one(self, row: int, work: float) -> float:
+        """The value of capacity `work` on one curve: what `at` says, without its arrays."""
+        if self._even:
+            segment = min(int(work * self._scale[row]), self.segments - 1)
+        else:
+            segment = int(np.searchsorted(self.loads[row, 1:-1], work, side="right"))
+        place = row * self.segments + segment
+        return float(self._slope[place] * min(work, self.last[row]) + self._base[place])
+
     def segment(self, row: Ints, work: Floats) -> Ints:
         """Between which two points of the curves `row` [N] capacity `work` [..., N] lies: 0 is the first and second."""
         if self._even:

@@ -21,9 +21,10 @@ def value_standing(sides: list[Side]) -> Costs:
     """How bad it is to send away each replica: nothing when its pipeline is idle, more with its load."""
     costs: dict[str, float] = {}
     for side in sides:
+        weight, needed = 3.0 - RANKS[side.spec.priority], max(side.wanted, side.spec.floor)
         for rank, one in enumerate(side.present):
-            busy = 1.0 + side.demand.inside if rank < max(side.wanted, side.spec.floor) else 0.1
-            costs[one.id] = busy * (3.0 - RANKS[side.spec.priority])
+            busy = 1.0 + side.demand.inside if rank < needed else 0.1
+            costs[one.id] = busy * weight
         for one in side.outdated:
             costs[one.id] = 0.05
     return costs
@@ -74,16 +75,19 @@ def grant(
     return False
 
 
-def claim_own(side: Side, board: Board, configuration: Configuration | None = None) -> bool:
-    """The seat of one more of the replicas that it has already."""
-    for one in side.unseated:
+def claim_own(side: Side, board: Board, configuration: Configuration | None = None, most: int = 1) -> int:
+    """The seats of up to `most` more of the replicas that it has already; how many it got."""
+    claimed = 0
+    for one in side.unseated if most > 0 else ():
         if configuration is not None and one.configuration != configuration.key:
             continue
         seat = board.claim(one)
         if seat is not None:
             side.seats.append(seat)
-            return True
-    return False
+            claimed += 1
+            if claimed == most:
+                break
+    return claimed
 
 
 def keep_outdated(side: Side, board: Board) -> None:
@@ -129,8 +133,7 @@ def _seat_floors(sides: list[Side], state: State, costs: Costs, in_turns: set[st
             side.protected = _protect_one_outdated(side, board) if keep else 0
         if not repack:
             for side in ordered:
-                while side.short and claim_own(side, board):
-                    pass
+                claim_own(side, board, most=side.short)
         for side in ordered:
             while side.short and grant(side, board, costs, evict=True, settled=not repack):
                 pass

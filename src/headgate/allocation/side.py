@@ -20,6 +20,9 @@ class Side:
     def __init__(self, spec: PipelineSpec, state: State, running: Iterable[Running]) -> None:
         """`running` are its own replicas."""
         self.spec = spec
+        self.name = spec.name
+        self.configuration: Configuration = spec.configurations[0]
+        """The best way to run it."""
         self.demand: Demand = state.demands.get(spec.name, NOTHING)
         self.history: History = state.histories.get(spec.name, History())
         self.held = state.held.get(spec.name)
@@ -34,16 +37,16 @@ class Side:
         dwell_s = max(_DWELL_LEAST_S, _DWELL_WAKES * self.configuration.wake_s)
         raised_at = self.history.raised_at
         self.dwelling = bool(self.present) and raised_at is not None and state.at < raised_at + dwell_s
-
-    @property
-    def name(self) -> str:
-        """Of the pipeline."""
-        return self.spec.name
-
-    @property
-    def configuration(self) -> Configuration:
-        """The best way to run it."""
-        return self.spec.configurations[0]
+        inside, steady = self.demand.inside, self.demand.steady
+        self.asleep = not inside and self.demand.idle_for_s >= spec.idle_s
+        """Whether nothing was asked for so long that the past says nothing any more."""
+        self.offered = 0.0 if self.asleep else max(float(inside), steady)
+        """Requests at once that the pipeline has to serve."""
+        need = math.ceil(self.offered / self.configuration.slots - _SLACK)
+        self.wanted = min(spec.cap, max(spec.floor, need, 1 if inside else 0))
+        """Replicas that serve the offered load with a slot for each request."""
+        self.useful = 0 if self.asleep else min(spec.cap, math.ceil(steady - _SLACK))
+        """Replicas beyond which another one would find nothing to do: one for each request at once."""
 
     @property
     def unseated(self) -> list[Running]:
@@ -52,27 +55,6 @@ class Side:
         return [one for one in self.present if one.id not in taken]
 
     @property
-    def short(self) -> bool:
-        """Whether its floor is not seated yet."""
-        return len(self.seats) + self.protected < self.spec.floor
-
-    @property
-    def asleep(self) -> bool:
-        """Whether nothing was asked for so long that the past says nothing any more."""
-        return not self.demand.inside and self.demand.idle_for_s >= self.spec.idle_s
-
-    @property
-    def offered(self) -> float:
-        """Requests at once that the pipeline has to serve."""
-        return 0.0 if self.asleep else max(float(self.demand.inside), self.demand.steady)
-
-    @property
-    def wanted(self) -> int:
-        """Replicas that serve the offered load with a slot for each request."""
-        need = math.ceil(self.offered / self.configuration.slots - _SLACK)
-        return min(self.spec.cap, max(self.spec.floor, need, 1 if self.demand.inside else 0))
-
-    @property
-    def useful(self) -> int:
-        """Replicas beyond which another one would find nothing to do: one for each request at once."""
-        return 0 if self.asleep else min(self.spec.cap, math.ceil(self.demand.steady - _SLACK))
+    def short(self) -> int:
+        """Replicas of its floor that are not seated yet."""
+        return max(0, self.spec.floor - len(self.seats) - self.protected)

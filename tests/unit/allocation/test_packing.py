@@ -12,6 +12,7 @@ from hypothesis import strategies as st
 from headgate.allocation.capacity import Capacity, Node, Pool
 from headgate.allocation.packing import Board, fits_devices, share_alone
 from headgate.allocation.pipeline import Configuration
+from headgate.allocation.state import Running
 
 
 def place(devices: int) -> Capacity:
@@ -58,3 +59,67 @@ def test_alone_a_share_takes_what_a_board_gives_it(share: float) -> None:
     board = Board(place(4))
     seated = sum(board.seat("a", of(share)) is not None for _ in range(64))
     assert seated == math.floor(4 / share_alone(share) + 1e-9)
+
+
+SHARES = st.sampled_from([0.1, 0.25, 0.4, 0.5, 0.6, 1.0])
+
+
+@settings(max_examples=200, deadline=None)
+@given(
+    st.lists(st.tuples(st.integers(0, 1), st.integers(0, 2), SHARES, st.booleans()), max_size=10),
+    st.lists(SHARES, min_size=1, max_size=6),
+    st.booleans(),
+)
+def test_a_new_seat_is_the_best_of_all_places(
+    there: list[tuple[int, int, float, bool]], shares: list[float], evict: bool
+) -> None:
+    """All devices are looked at here, one by one, with books of their own."""
+    nodes = [
+        Node(name=f"n{number}", devices=(0, 1, 2), share=2.5, memory_bytes=9, device_memory_bytes=4)
+        for number in (0, 1)
+    ]
+    running = [
+        Running(
+            id=f"r{number}", pipeline="a", configuration="c", pool="cpu", node=f"n{node}", devices=(device,),
+            share=share, memory_bytes=1, stage="ready",
+        )
+        for number, (node, device, share, _) in enumerate(there)
+    ]  # fmt: skip
+    costs = {one.id: float(number % 3) for number, one in enumerate(running)}
+    board = Board(Capacity(pools=(Pool(name="cpu", kind="cpu", nodes=tuple(nodes)),)), running, biggest=0.5)
+    claimed = [board.claim(one) for one, (*_, stays) in zip(running, there, strict=True) if stays]
+    seats = [one for one in claimed if one is not None]
+    standing = [one for one in running if one.id not in {seat.replica for seat in seats}]
+    for share in shares:
+        seat = board.seat("b", of(share), costs, evict=evict)
+        best = min(priced(nodes, seats, standing, costs, share, evict), default=None)
+        assert (None if seat is None else (seat.node, seat.devices[0])) == (best and best[-2:])
+        if seat is not None:
+            seats.append(seat)
+
+
+def priced(nodes, seats, standing, costs, share, evict) -> list[tuple]:
+    """Each place where a share fits beside the seats: what it costs, then what is left there, then where it is."""
+    places = []
+    for node, device in itertools.product(nodes, range(3)):
+        mine, others = ([one for one in some if one.node == node.name] for some in (seats, standing))
+        on, by = ([one for one in some if one.devices == (device,)] for some in (mine, others))
+
+        def fits(here, on, share=share):
+            total, used = (round(1000 * (share + sum(one.share for one in some))) for some in (here, on))
+            return total <= 2500 and used <= 1000 and len(here) < 9 and len(on) < 4
+
+        if not fits(mine, on):
+            continue
+        left = 1000 - round(1000 * sum(one.share for one in on + by))
+        if fits(mine + others, on + by):
+            spoiled = left // 500 - (left - round(1000 * share)) // 500
+            places.append((0.0, spoiled, -left, device, node.name, device))
+        elif evict:
+            gone, room = 1e-6, left
+            for one in sorted(by, key=lambda one: (costs[one.id], one.id)):
+                if room >= round(1000 * share):
+                    break
+                gone, room = gone + 1e-6 + costs[one.id], room + round(1000 * one.share)
+            places.append((gone, 0, -left, device, node.name, device))
+    return places
