@@ -85,15 +85,13 @@ class Solution:
     `counts` [K] are replicas by option. `prices` [R, P] are utility per unit of each pool, a row for each rank
     that occurs, in order: give them to the next solve. `value` is the objective reached, `bound` what no
     allocation can exceed (rank by rank: given what earlier ranks took and the seats kept for later floors).
-    `gains` [I] is the objective gained by each further replica of the pipeline, by the best way to go on (0:
-    none helps or may be). `unseated` [I] counts floor replicas that found no capacity.
+    `unseated` [I] counts floor replicas that found no capacity.
     """
 
     counts: Ints
     prices: Floats
     value: float
     bound: float
-    gains: Floats
     unseated: Ints
 
     @property

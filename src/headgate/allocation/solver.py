@@ -22,8 +22,6 @@ from headgate.allocation.problem import Curves, Problem, Solution, work_of, wort
 
 __all__ = ["Answer", "Effort", "Problem", "Solution", "solve", "solve_classes", "worth_of"]
 
-_LEAPS = np.array([1, 2, 4])
-
 
 @dataclass(frozen=True, slots=True)
 class Answer:
@@ -73,7 +71,7 @@ def solve_classes(problem: Problem, prices: Floats | None, method: Method) -> So
     seated = np.bincount(problem.pipeline, seats, problem.pipelines).astype(np.int64)
     ranks = np.unique(problem.rank)
     found = np.zeros((len(ranks), problem.pools))
-    counts, gains, bound = seats.copy(), np.zeros(problem.pipelines), 0.0
+    counts, bound = seats.copy(), 0.0
     for number, rank in enumerate(ranks):
         members = order[problem.rank[order] == rank]
         others = problem.units * np.where(problem.rank[problem.pipeline] == rank, 0, counts)
@@ -84,7 +82,6 @@ def solve_classes(problem: Problem, prices: Floats | None, method: Method) -> So
         counts[menu.option[there]] = answer.counts[there]
         found[number] = answer.prices
         bound += answer.bound
-        gains[members] = _gains(menu, answer.counts)
     counts = _spend_idle(problem, curves, counts)
     value = worth_of(problem, counts, curves)
     return Solution(
@@ -92,7 +89,6 @@ def solve_classes(problem: Problem, prices: Floats | None, method: Method) -> So
         prices=found,
         value=value,
         bound=max(bound, value),
-        gains=gains,
         unseated=np.minimum(problem.floor, problem.cap) - seated,
     )
 
@@ -102,8 +98,7 @@ def _nothing(problem: Problem, curves: Curves) -> Solution:
     value = worth_of(problem, problem.now, curves)
     wanted = np.minimum(problem.floor, problem.cap)
     prices = np.zeros((len(np.unique(problem.rank)), problem.pools))
-    gains = np.zeros(problem.pipelines)
-    return Solution(counts=problem.now, prices=prices, value=value, bound=value, gains=gains, unseated=wanted)
+    return Solution(counts=problem.now, prices=prices, value=value, bound=value, unseated=wanted)
 
 
 def _canonical(problem: Problem) -> tuple[Ints, Ints]:
@@ -129,21 +124,6 @@ def _canonical(problem: Problem) -> tuple[Ints, Ints]:
     owner = problem.pipeline[by_mark]
     slots[owner, most - width[owner] + within] = by_mark
     return np.argsort(key, kind="stable"), slots
-
-
-def _gains(menu: Menu, counts: Ints) -> Floats:
-    """What each of one, two or four further replicas of an option brings each pipeline [I], at the best.
-
-    Why not one only: one may bring nothing where two bring much.
-    """
-    total, members = counts.sum(axis=0), menu.members
-    work = (menu.speed * counts).sum(axis=0)
-    further = np.minimum(_LEAPS[:, None, None], np.minimum(menu.limit - counts, menu.cap - total))
-    everything = slice(None)
-    fees = menu.fees(everything, counts + further) - menu.fees(everything, counts)
-    gain = menu.curves.at(members, work + menu.speed * further) - menu.curves.at(members, work) - fees
-    gain /= np.maximum(further, 1)
-    return np.where(further > 0, gain, 0.0).max(axis=(0, 1), initial=0.0)
 
 
 def _spend_idle(problem: Problem, curves: Curves, counts: Ints) -> Ints:
