@@ -82,14 +82,16 @@ def _relieve(mixes: Mixes, bound: Bound, room: Floats, chosen: Ints) -> Ints | N
         able = np.flatnonzero(fits)
         able = able[np.argsort(loss[near[able]] / relief[able], kind="stable")]
         applied, left = False, over.tolist()
-        # Why lists: a few numbers at a time are quicker so than as arrays.
-        for c, i, parts in zip(near[able].tolist(), owner[able].tolist(), freed[:, able].T.tolist(), strict=True):
+        for place in able.tolist():
+            i = owner[place]
             if chosen[i] != before[i]:
                 continue
+            # Why lists: a few numbers at a time are quicker so than as arrays.
+            parts = freed[:, place].tolist()
             rest = [more - part for more, part in zip(left, parts, strict=True)]
             helps = any(more > SLACK and part > SLACK for more, part in zip(left, parts, strict=True))
             if helps and all(part >= -SLACK or after <= SLACK for after, part in zip(rest, parts, strict=True)):
-                chosen[i], applied, left = c, True, rest
+                chosen[i], applied, left = near[place], True, rest
                 if max(left) <= SLACK:
                     return chosen
         if not applied and looked_at >= len(loss):
