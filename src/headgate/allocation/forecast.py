@@ -31,8 +31,12 @@ _TURNS = 10  # ticks in which all regressions and quantiles are brought up to da
 _BASE = 1  # the average that the regression corrects
 _UNKNOWN = np.array([-2.0, -1.3, -0.7, 0.0, 0.7, 1.3, 2.0])
 _UNKNOWN_AT_S = 30.0  # the end of a window as wide as ForecastSettings.unknown; further ones as a random walk's
-_SEEN_MINUTES = 120  # a regression says nothing that was not seen in these, but for
-_BEYOND = 0.2  # so much of a logarithm more or less
+_SEEN_MINUTES = 120  # what was the least and the most in these bounds what is said,
+_BEYOND = 0.2  # a regression by so much of a logarithm more or less,
+_ABOVE = 0.05  # and a quantile by so much more,
+_NEW = 0.3  # but not for whoever is so much above all that was
+_NEW_MINUTES = 3  # before these minutes,
+_YOUNG_S = 540.0  # or is not known for longer than this
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -197,17 +201,19 @@ class _Book:
         averages = np.vstack([one, np.delete(logs, self._base, axis=0) - base, ratio[None, :]])
         minutes = np.vstack([one, np.nan_to_num(minutes - base)])
         regressed = np.stack([base + self._of_averages.answer(averages), base + self._of_minutes.answer(minutes)])
-        experts = np.vstack([logs, logs + ratio, self._within_seen(regressed, past, logs)])
+        before = np.log(past.minutes(_SEEN_MINUTES) / MINUTE_S + self._settings.floor_rate)
+        seen = np.vstack([logs, before])
+        # Why: a rule that was learned while all rose says that all will go on.
+        regressed = np.clip(regressed, seen.min(axis=0) - _BEYOND, seen.max(axis=0) + _BEYOND)
+        experts = np.vstack([logs, logs + ratio, regressed])
         mixed = self._mix(experts)
         if past.now > 0.0:  # before anything was learned there is no forecast that could be wrong
             self._open.append(_Said(past.now, experts, mixed, averages, minutes))
-        return np.maximum(np.exp(mixed + self._spread) - self._settings.floor_rate, 0.0)
-
-    def _within_seen(self, regressed: Floats, past: Past, logs: Floats) -> Floats:
-        """`regressed` [R, I] held within what was seen. Why: a rule learned while all rose says that all will go on."""
-        seen = np.log(past.minutes(_SEEN_MINUTES) / MINUTE_S + self._settings.floor_rate)
-        seen = np.vstack([logs, seen])
-        return np.clip(regressed, seen.min(axis=0) - _BEYOND, seen.max(axis=0) + _BEYOND)
+        # Why: errors are widest where loads jump up and down again, and that does not lift them above where they were.
+        new = mixed > before[:-_NEW_MINUTES].max(axis=0, initial=-math.inf) + _NEW
+        new |= past.now - past.born < _YOUNG_S
+        most = np.where(new, math.inf, seen.max(axis=0) + _ABOVE)
+        return np.maximum(np.exp(np.minimum(mixed + self._spread, most)) - self._settings.floor_rate, 0.0)
 
     def score(self, past: Past, elapsed_s: float) -> None:
         """Compare forecasts whose window has passed with what came, and learn from them."""

@@ -96,6 +96,14 @@ def test_what_only_ever_rose_is_not_foretold_to_rise_for_ever() -> None:
     assert 1.2 < max(times) < 1.9  # it does rise 1.85 times until then; a rule that is not held says 2.3
 
 
+def test_a_load_that_jumps_is_not_expected_above_where_it_ever_was() -> None:
+    chance = np.random.default_rng(5)
+    jumps = np.repeat(chance.choice([4.0, 20.0], 120), 6)
+    wild = feed(jumps).forecast(LATER)
+    assert wild[-1] < 1.15 * jumps.max()
+    assert wild[-1] / wild[0] > 2.5
+
+
 def test_counts_without_time_are_kept_for_the_next_tick() -> None:
     one = One()
     one.learn(10.0, 10.0)
