@@ -3,7 +3,9 @@
 `python -m benchmarks.lanes.lane_s --tune` chooses each policy's knobs on days 1 to 5 and prints them; KNOBS has the
 answer. `figures` plays a day out of days 6 and 7. A unit serves UNIT_TOKENS a second; a minute of a pipeline is within
 the SLO when 99 % of its requests begin within 2 s. Headline: units that serve 3 s after they were asked for (asleep on
-a machine); beside it 35 s (a server that starts). Requests are drawn from each window, not replayed.
+a machine); beside it 35 s (a server that starts) and 1 s (asleep on the same device). Requests are drawn from each
+window, not replayed. "headgate" is the rule of `elastic_called`, by which the product's own loop does not decide yet;
+"curves" is the product's machinery, its forecasts and value curves.
 """
 
 from __future__ import annotations
@@ -19,6 +21,7 @@ import numpy as np
 from benchmarks.lanes import serve_gen
 from benchmarks.lanes.elastic import ElasticPolicy, Outcome, Units, run
 from benchmarks.lanes.elastic_bounds import fewest_constant, offered, schedule
+from benchmarks.lanes.elastic_called import Called
 from benchmarks.lanes.elastic_headgate import Headgate
 from benchmarks.lanes.elastic_rules import HPA, KEDA, KPA, Constant, LoadAndHeadroom, RayServe, SageServe
 from headgate.allocation.arrays import Floats
@@ -27,39 +30,44 @@ UNIT_TOKENS = 2000.0  # of output a second, all slots together
 INPUT_WEIGHT = 0.1  # of a token that is read, beside one that is written
 LEAST_SERVICE_S = 0.05
 WANTED = 0.99
+TUNED_FOR = 0.9902
+"""Knobs are chosen with a little more than is wanted, on each of the days TUNED_ON. The same for everybody."""
 BEGINNING = 60  # minutes that are not judged: every policy begins with nothing
 
-MODES = {"warm": Units(start_s=3), "cold": Units(start_s=35)}
-TUNED_ON = (2 * 144 + 54, 2 * 144 + 90)
-"""Windows: 9 to 15 o'clock of day 3, all pipelines. Short enough that all knobs can be tried."""
+MODES = {"warm": Units(start_s=3), "cold": Units(start_s=35), "fast": Units(start_s=1)}
+TUNED_ON = ((0 * 144 + 72, 0 * 144 + 216), (2 * 144 + 72, 2 * 144 + 216))
+"""Windows: noon of day 1 to noon of day 2, and of day 3 to day 4: as long as what is reported, at the same hours."""
 PLAYED = (72, 216)
 """Windows of days 6 and 7: from noon to noon, a whole day's rise and fall that has a part of both."""
 
 Knobs = Mapping[str, Any]
 POLICIES: dict[str, tuple[Callable[..., ElasticPolicy], dict[str, Sequence[Any]]]] = {
-    "headgate": (Headgate, {"price": (0.01, 0.016, 0.025), "calm_s": (120, 300)}),
-    "keda": (KEDA, {"share": (0.7, 0.8, 0.9), "calm_s": (600, 900, 1200)}),
-    "hpa": (HPA, {"share": (0.7, 0.8, 0.9), "calm_s": (60, 150, 300)}),
+    "headgate": (Called, {"price": (0.02, 0.03, 0.05, 0.2, 1.0), "calm_s": (5, 20, 45, 60, 90)}),
+    "curves": (Headgate, {"price": (0.01, 0.016), "calm_s": (120,)}),
+    "keda": (KEDA, {"share": (0.7, 0.8, 0.9), "calm_s": (150, 300, 450, 600, 900)}),
+    "hpa": (HPA, {"share": (0.8, 0.9, 1.0), "calm_s": (150, 300, 600)}),
     "kpa": (KPA, {"share": (0.6, 0.8), "stable_s": (600, 1200)}),
     "ray_serve": (RayServe, {"share": (0.5, 0.7), "down_s": (600, 1200)}),
-    "load_and_headroom": (LoadAndHeadroom, {"headroom": (1.0, 2.0), "window_s": (600, 1200)}),
-    "sage_serve": (SageServe, {"share": (0.6, 0.8), "calm_s": (600, 1200)}),
+    "load_and_headroom": (LoadAndHeadroom, {"headroom": (1.0, 2.0, 3.0), "window_s": (300, 600, 1200)}),
+    "sage_serve": (SageServe, {"share": (0.6, 0.8), "calm_s": (300, 600, 1200)}),
 }
 """Name -> (how it is made, the values of its knobs that are tried)."""
 
 KNOBS: dict[str, dict[str, Knobs]] = {
     "warm": {
-        "headgate": {"price": 0.016, "calm_s": 120},
-        "keda": {"share": 0.7, "calm_s": 600},
+        "headgate": {"price": 0.02, "calm_s": 45},
+        "curves": {"price": 0.016, "calm_s": 120},
+        "keda": {"share": 0.8, "calm_s": 600},
         "hpa": {"share": 0.9, "calm_s": 300},
         "kpa": {"share": 0.6, "stable_s": 1200},
-        "ray_serve": {"share": 0.5, "down_s": 1200},
+        "ray_serve": {"share": 0.5, "down_s": 600},
         "load_and_headroom": {"headroom": 2.0, "window_s": 600},
-        "sage_serve": {"share": 0.8, "calm_s": 600},
+        "sage_serve": {"share": 0.8, "calm_s": 300},
     },
-    "cold": {"headgate": {"price": 0.01, "calm_s": 120}, "keda": {"share": 0.8, "calm_s": 900}},
+    "cold": {"headgate": {"price": 0.03, "calm_s": 90}, "keda": {"share": 0.8, "calm_s": 900}},
+    "fast": {"headgate": {"price": 1.0, "calm_s": 5}, "keda": {"share": 0.9, "calm_s": 300}},
 }
-"""Mode -> policy -> the knobs that reach WANTED with the fewest unit-hours on TUNED_ON (or come nearest to it)."""
+"""Mode -> policy -> the knobs that reach TUNED_FOR with the fewest unit-hours on TUNED_ON (or come nearest to it)."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -96,19 +104,21 @@ def make_ground(trace: serve_gen.ServeGen, seed: int, slots: int) -> Ground:
 
 
 def tune(mode: str, names: Sequence[str]) -> dict[str, Knobs]:
-    """The knobs of each policy that reach WANTED with the fewest unit-hours on days 1 to 5, or come nearest to it."""
+    """The knobs of each policy that reach TUNED_FOR with the fewest unit-hours on TUNED_ON, or come nearest to it."""
     units = MODES[mode]
-    ground = make_ground(serve_gen.load().windows(*TUNED_ON), 1, units.slots)
+    grounds = [make_ground(serve_gen.load().windows(*day), 1, units.slots) for day in TUNED_ON]
     chosen: dict[str, Knobs] = {}
     for name in names:
         make, grid = POLICIES[name]
         tried: list[tuple[bool, float, Knobs]] = []
         for values in product(*grid.values()):
             knobs = dict(zip(grid, values, strict=True))
-            outcome = ground.play(make(units, ground.pipelines, **knobs), units)
-            short = outcome.slo_minutes < WANTED
-            tried.append((short, -outcome.slo_minutes if short else float(outcome.unit_hours.sum()), knobs))
-            print_row(mode, f"{name} {knobs}", outcome)
+            outcomes = [ground.play(make(units, ground.pipelines, **knobs), units) for ground in grounds]
+            for outcome in outcomes:
+                print_row(mode, f"{name} {knobs}", outcome)
+            least = min(outcome.slo_minutes for outcome in outcomes)
+            hours = sum(float(outcome.unit_hours.sum()) for outcome in outcomes)
+            tried.append((least < TUNED_FOR, -least if least < TUNED_FOR else hours, knobs))
         chosen[name] = min(tried, key=lambda one: one[:2])[2]
         print(f"{mode} {name}: {chosen[name]}", flush=True)
     return chosen

@@ -4,6 +4,7 @@ import numpy as np
 import pytest
 from benchmarks.lanes.elastic import Units, run
 from benchmarks.lanes.elastic_bounds import fewest_constant, offered, schedule
+from benchmarks.lanes.elastic_called import Called
 from benchmarks.lanes.elastic_headgate import Headgate, choose
 from benchmarks.lanes.elastic_rules import HPA, KEDA, KPA, Constant, LoadAndHeadroom, RayServe, SageServe
 from benchmarks.lanes.serve_gen import WINDOW_S, ServeGen
@@ -112,7 +113,11 @@ def test_a_released_unit_is_paid_until_it_is_empty():
     assert 4 * 60 + 60 < outcome.unit_hours[0] * 3600 < 4 * 120
 
 
-RULES = (HPA, KEDA, KPA, RayServe, LoadAndHeadroom, SageServe, lambda units, count: Headgate(units, count, price=0.02))
+RULES = (
+    HPA, KEDA, KPA, RayServe, LoadAndHeadroom, SageServe,
+    lambda units, count: Headgate(units, count, price=0.02),
+    lambda units, count: Called(units, count, price=0.05, calm_s=60),
+)  # fmt: skip
 
 
 @pytest.mark.parametrize("make", RULES)
@@ -127,6 +132,40 @@ def test_every_policy_follows_a_load_up_and_down(make):
     after = np.mean([units for now, units in seen if now >= 7200])
     assert 6 <= middle <= 16 and after <= 3
     assert outcome.kept[0, 40:60].mean() > 0.5
+
+
+def calls(every_s: int, seconds: int) -> np.ndarray:
+    """One request every so many seconds, [1, steps]."""
+    counts = np.zeros((1, seconds), np.int32)
+    counts[0, ::every_s] = 1
+    return counts
+
+
+@pytest.mark.parametrize(("every_s", "least", "most"), [(40, 0.95, 1.0), (3000, 0.0, 0.5)])
+def test_a_unit_stays_for_who_comes_again_soon_and_not_for_who_seldom_does(every_s, least, most):
+    outcome = play(calls(every_s, 36_000), Called(UNITS, 1, price=0.05, calm_s=30))
+    assert least <= outcome.unit_hours[0] / outcome.hours <= most
+
+
+def test_a_unit_goes_when_silence_lasts_longer_than_those_before_it():
+    counts = np.concatenate([calls(40, 20_000), np.zeros((1, 20_000), np.int32)], axis=1)
+    hours = play(counts, Called(UNITS, 1, price=0.05, calm_s=30)).unit_hours[0]
+    assert 20_000 / 3600 <= hours <= 26_000 / 3600
+
+
+def test_a_higher_price_keeps_fewer_units_and_fewer_minutes():
+    chance = np.random.default_rng(2)
+    counts = (chance.random((40, 14_400)) < 0.01).astype(np.int32)
+    dear, cheap = (play(counts, Called(UNITS, 40, price=price, calm_s=30)) for price in (0.6, 0.02))
+    assert dear.unit_hours.sum() < cheap.unit_hours.sum() and dear.slo_minutes < cheap.slo_minutes
+
+
+def test_who_calls_many_units_again_and_again_finds_them_there():
+    counts = np.zeros((1, 14_400), np.int32)
+    counts[0, 30::60] = 40
+    outcome = play(counts, Called(UNITS, 1, price=0.01, calm_s=30), service_s=1.0)
+    asked = play(counts, Called(UNITS, 1, price=10.0, calm_s=0), service_s=1.0)
+    assert outcome.kept[0, 120:].mean() > 0.8 and asked.kept.mean() < 0.1
 
 
 def test_fewest_constant_units_are_enough_and_one_less_is_not():
