@@ -64,7 +64,7 @@ KNOBS: dict[str, dict[str, Knobs]] = {
         "load_and_headroom": {"headroom": 2.0, "window_s": 600},
         "sage_serve": {"share": 0.8, "calm_s": 300},
     },
-    "cold": {"headgate": {"price": 0.03, "calm_s": 90}, "keda": {"share": 0.8, "calm_s": 900}},
+    "cold": {"headgate": {"price": 0.02, "calm_s": 90}, "keda": {"share": 0.8, "calm_s": 900}},
     "fast": {"headgate": {"price": 1.0, "calm_s": 5}, "keda": {"share": 0.9, "calm_s": 300}},
 }
 """Mode -> policy -> the knobs that reach TUNED_FOR with the fewest unit-hours on TUNED_ON (or come nearest to it)."""
