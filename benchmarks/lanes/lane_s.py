@@ -4,8 +4,8 @@
 answer. `figures` plays a day out of days 6 and 7. A unit serves UNIT_TOKENS a second; a minute of a pipeline is within
 the SLO when 99 % of its requests begin within 2 s. Headline: units that serve 3 s after they were asked for (asleep on
 a machine); beside it 35 s (a server that starts) and 1 s (asleep on the same device). Requests are drawn from each
-window, not replayed. "headgate" is the rule of `elastic_called`, by which the product's own loop does not decide yet;
-"curves" is the product's machinery, its forecasts and value curves.
+window, not replayed. "headgate" is the product's machinery, its forecasts and value curves; "called" is the rule of
+`elastic_called`, by which the product does not decide yet.
 """
 
 from __future__ import annotations
@@ -42,8 +42,8 @@ PLAYED = (72, 216)
 
 Knobs = Mapping[str, Any]
 POLICIES: dict[str, tuple[Callable[..., ElasticPolicy], dict[str, Sequence[Any]]]] = {
-    "headgate": (Called, {"price": (0.02, 0.03, 0.05, 0.2, 1.0), "calm_s": (5, 20, 45, 60, 90)}),
-    "curves": (Headgate, {"price": (0.01, 0.016), "calm_s": (120,)}),
+    "headgate": (Headgate, {"price": (0.016, 0.025), "calm_s": (60, 120)}),
+    "called": (Called, {"price": (0.02, 0.03, 0.05, 0.2, 1.0), "calm_s": (5, 20, 45, 60, 90)}),
     "keda": (KEDA, {"share": (0.7, 0.8, 0.9), "calm_s": (150, 300, 450, 600, 900)}),
     "hpa": (HPA, {"share": (0.8, 0.9, 1.0), "calm_s": (150, 300, 600)}),
     "kpa": (KPA, {"share": (0.6, 0.8), "stable_s": (600, 1200)}),
@@ -55,8 +55,8 @@ POLICIES: dict[str, tuple[Callable[..., ElasticPolicy], dict[str, Sequence[Any]]
 
 KNOBS: dict[str, dict[str, Knobs]] = {
     "warm": {
-        "headgate": {"price": 0.02, "calm_s": 45},
-        "curves": {"price": 0.016, "calm_s": 120},
+        "headgate": {"price": 0.016, "calm_s": 120},
+        "called": {"price": 0.02, "calm_s": 45},
         "keda": {"share": 0.8, "calm_s": 600},
         "hpa": {"share": 0.9, "calm_s": 300},
         "kpa": {"share": 0.6, "stable_s": 1200},
@@ -64,12 +64,20 @@ KNOBS: dict[str, dict[str, Knobs]] = {
         "load_and_headroom": {"headroom": 2.0, "window_s": 600},
         "sage_serve": {"share": 0.8, "calm_s": 300},
     },
-    "cold": {"headgate": {"price": 0.02, "calm_s": 90}, "keda": {"share": 0.8, "calm_s": 900}},
-    "fast": {"headgate": {"price": 1.0, "calm_s": 5}, "keda": {"share": 0.9, "calm_s": 300}},
+    "cold": {
+        "headgate": {"price": 0.01, "calm_s": 120},
+        "called": {"price": 0.02, "calm_s": 90},
+        "keda": {"share": 0.8, "calm_s": 900},
+    },
+    "fast": {
+        "headgate": {"price": 0.016, "calm_s": 120},
+        "called": {"price": 1.0, "calm_s": 5},
+        "keda": {"share": 0.9, "calm_s": 300},
+    },
 }
 """Mode -> policy -> the knobs that reach TUNED_FOR with the fewest unit-hours on TUNED_ON (or come nearest to it).
 
-Those of KPA, load and headroom, and curves are older: six hours of day 3. The grids leave out what could not win.
+Those of KPA, load and headroom, and headgate are older: six hours of day 3. The grids leave out what could not win.
 """
 
 
@@ -171,6 +179,8 @@ def measure(ground: Ground, mode: str, names: Sequence[str], fixed: Mapping[str,
         result |= tell(prefix if name == "headgate" else f"{prefix}_{name}", outcome)
     hours["hpa"] = min(hours[name] for name in ("hpa", "keda") if name in hours)
     beside = {f"{prefix}_vs_{name}": round(hours["headgate"] / hours[name], 4) for name in (*fixed, "hpa")}
+    if "called" in hours:
+        beside |= {f"{prefix}_called_vs_{name}": round(hours["called"] / hours[name], 4) for name in (*fixed, "hpa")}
     print(beside, flush=True)
     return result | beside
 
