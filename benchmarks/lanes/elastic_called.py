@@ -1,4 +1,4 @@
-"""Headgate on rented units: a unit is kept while the chance that the next minute calls it is worth its price.
+"""A rule for rented units: one is kept while the chance that the next minute calls it is worth its price.
 
 A unit is called when requests would have been late without it, whatever is asked for from then on: those inside, and
 those that come until a new one serves. How likely the next minute calls the n-th unit is counted, over all pipelines
