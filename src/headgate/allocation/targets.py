@@ -26,6 +26,7 @@ from headgate.allocation.settings import DEFAULTS, TargetSettings
 from headgate.allocation.solver import solve
 
 _BLOCK = 1024  # rows at once: what is in hand stays in the processor's cache
+_LONGEST_DRAIN_S = 60.0  # that is looked ahead for the sake of a queue
 _LEAST = 0.01  # part on time that counts as none where fairness takes logarithms or powers
 
 
@@ -176,6 +177,10 @@ def _curves(wants: Sequence[Want], told: _Told, settings: TargetSettings) -> tup
     lines, slots, calm = _lines(wants, room, most)
     there = np.bincount(told.owner, told.options[4] * told.options[2], len(wants))
     waiting = np.maximum(inside - there * slots, 0.0).astype(np.float32)
+    # Why: else a queue that takes longer to work off than the stretch lasts is hopeless, and nothing is given to it.
+    # Who presses has a value for that already.
+    drain_s = np.minimum(waiting / lines.replica_rates, _LONGEST_DRAIN_S)
+    far_s = far_s + np.where(pressing > 0.0, 0.0, drain_s)
     # Until a new one serves, no more than those that are there count: only so many are reckoned with.
     rows = _Rows.upto(np.minimum(there.astype(np.int64), most))
     near, left = _pass(lines, rows, near_rates, waiting[None, rows.owner], near_s, settings)

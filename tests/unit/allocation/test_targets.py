@@ -54,3 +54,10 @@ def test_capacity_goes_where_the_queue_is_and_the_order_of_wants_does_not_matter
     assert counts[1] > max(counts[0], counts[2]) and counts.sum() == 4
     assert list(choose_targets(three[::-1], [4.0]).counts) == list(counts[::-1])
     assert want(1.0).room == math.inf
+
+
+def test_a_queue_that_outlasts_the_stretches_is_not_given_up() -> None:
+    slow = Service(mean_s=0.5, slack=((1.0, 0.5),))
+    soon = {"service": slow, "near_s": 3.0, "far_s": 13.0}
+    calm, long = replace(want(0.67), **soon), replace(want(4.0, inside=80.0), **soon)
+    assert choose_targets([calm, long], [4.0]).counts.tolist() == [1, 3]

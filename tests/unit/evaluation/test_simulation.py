@@ -117,10 +117,11 @@ def test_the_best_fixed_split_is_the_best_of_all() -> None:
     assert cost(tuple(found)) == pytest.approx(min(cost(counts) for counts in fitting))
 
 
-def test_headgate_follows_a_load_that_swings_and_nobody_is_over_budget() -> None:
-    case = case_of(swing(), 4.0)
+@pytest.mark.parametrize("seed", [1, 2, 3])
+def test_headgate_follows_a_load_that_swings_and_nobody_is_over_budget(seed: int) -> None:
+    case = case_of(swing(seed), 4.0)
     found = {one.policy: one for one in simulate(case, list(POLICIES))}
-    assert found["headgate"].late < 0.6 * found["static"].late
+    assert found["headgate"].late < 0.45 * found["static"].late
     assert found["static"].late <= found["equal"].late + 1e-9
     for one in found.values():
         assert one.replicas.shape == (BUCKETS, 2)
