@@ -49,3 +49,12 @@ class Headgate:
             return counts
         share, rest = divmod(self._capacity, len(counts))
         return np.array([share + (number < rest) for number in range(len(counts))])
+
+
+class HeadgateBegun(Headgate):
+    """The same with what equal share has by the lane's rules: its first replicas serve from the start."""
+
+    def __init__(self, lane: Lane) -> None:
+        """See Headgate."""
+        super().__init__(lane)
+        self.first = (lane.capacity // lane.jobs,) * lane.jobs

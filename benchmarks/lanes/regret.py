@@ -22,12 +22,13 @@ import numpy as np
 
 from benchmarks.lanes import baselines, faro, faro_rules, traces
 from benchmarks.lanes.clairvoyant import Clairvoyant
-from benchmarks.lanes.headgate_policy import Headgate
+from benchmarks.lanes.headgate_policy import Headgate, HeadgateBegun
 from benchmarks.lanes.lane_f import CAPACITIES, MODES, SEEDS, PolicyFactory, measure
 from benchmarks.running import write_json
 
 POLICIES: dict[str, PolicyFactory] = {
     "headgate": Headgate,
+    "headgate_begun": HeadgateBegun,
     "faro_sum": lambda lane: faro.Faro(lane, "sum"),
     "faro_fair_sum": lambda lane: faro.Faro(lane, "fair_sum"),
     "equal_share": baselines.EqualShare,

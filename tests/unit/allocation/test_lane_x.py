@@ -122,3 +122,11 @@ def test_a_blind_pilot_takes_what_came_last_for_all_that_comes():
     assert set(near) == set(far) == {6.0} and len(near) == 7
     assert set(pilot.forecasts.forecast("b", [None])[0]) == {0.0}
     assert not isinstance(lane_x.Headgate(lane_x.make_cases(1)["opposed"]).forecasts, lane_x.LastValue)
+
+
+@pytest.mark.parametrize("told", [0.7, 1.3])
+def test_a_pilot_that_is_told_wrong_service_times_learns_the_true_ones(told: float) -> None:
+    case = lane_x.make_cases(1)["opposed"]
+    case = replace(case, rates=case.rates[:900])
+    right, wrong = (lane_x.measure(lane_x.Headgate, replace(case, told=one), 1)["late"] for one in (1.0, told))
+    assert wrong < 1.4 * right

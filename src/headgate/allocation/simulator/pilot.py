@@ -7,8 +7,11 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from functools import lru_cache
 from typing import Protocol
+
+import numpy as np
 
 from headgate.allocation.arrays import Floats, Ints
 from headgate.allocation.forecast import Forecasts, Window
@@ -17,6 +20,10 @@ from headgate.allocation.settings import DEFAULTS, TargetSettings
 from headgate.allocation.simulator import kernel
 from headgate.allocation.simulator.run import Rules, View
 from headgate.allocation.targets import Option, Want, choose_targets
+
+_TOLD = 100.0  # requests that what was told of a service counts for
+_REMEMBERED = 2000.0  # requests that what was seen of it counts for, at most
+_STEPS = 12.0  # to a doubling, by which services are corrected: a table is made for each
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -60,6 +67,8 @@ class Pilot:
         """Another may take its place before the first decision."""
         self._names = [f"{number:05}" for number in range(len(charges))]
         self._before = 0.0
+        self._told_s = np.array([charge.service.mean_s for charge in charges])
+        self._busy_s, self._served = _TOLD * self._told_s, np.full(len(charges), _TOLD)
         self._prices: Floats | None = None
         self._windows = settings.windows(rules.start_s)
         self._start_cost = settings.start_cost(self._windows[1].ends_s)
@@ -71,6 +80,7 @@ class Pilot:
         came = dict(zip(self._names, view.seen[:, kernel.ARRIVED].tolist(), strict=True))
         self.forecasts.learn(came, view.now - self._before)
         self._before = view.now
+        self._observe(view)
         there = view.serving + view.starting
         inside = view.queued + view.in_flight
         wants = [self._want(number, int(there[number]), float(inside[number])) for number in range(len(self._charges))]
@@ -78,6 +88,14 @@ class Pilot:
         self._prices = solution.prices
         self.gaps.append(solution.gap)
         return self._spend_idle(solution.counts, there, view.budget)
+
+    def _observe(self, view: View) -> None:
+        """Learn how long requests really take, from those that were answered."""
+        self._busy_s += view.seen[:, kernel.BUSY_S]
+        self._served += view.seen[:, kernel.SETTLED]
+        forget = np.minimum(1.0, _REMEMBERED / self._served)
+        self._busy_s *= forget
+        self._served *= forget
 
     def _spend_idle(self, counts: Ints, there: Ints, budget: int) -> Ints:
         """`counts` with what would lie idle left where it is, and else given to whoever has least.
@@ -102,8 +120,9 @@ class Pilot:
         charge = self._charges[number]
         near, far = self._windows
         soon, later = self.forecasts.forecast(self._names[number], self._windows)
+        off = math.log2(self._busy_s[number] / self._served[number] / self._told_s[number])
         return Want(
-            service=charge.service,
+            service=_correct(charge.service, round(_STEPS * off)),
             near=soon,
             far=later,
             near_s=near.ends_s,
@@ -116,3 +135,13 @@ class Pilot:
             cap=self._rules.budget if charge.cap is None else charge.cap,
             rank=charge.rank,
         )
+
+
+@lru_cache(maxsize=1024)
+def _correct(service: Service, steps: int) -> Service:
+    """The service with its mean so many steps longer, and as much less time to wait."""
+    if not steps:
+        return service
+    longer = 2.0 ** (steps / _STEPS)
+    slack = tuple((part, seconds - service.mean_s * (longer - 1.0)) for part, seconds in service.slack)
+    return replace(service, mean_s=service.mean_s * longer, slack=slack)
