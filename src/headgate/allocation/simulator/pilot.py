@@ -23,7 +23,7 @@ from headgate.allocation.targets import Option, Want, choose_targets
 
 _TOLD = 100.0  # requests that what was told of a service counts for
 _REMEMBERED = 2000.0  # requests that what was seen of it counts for, at most
-_STEPS = 12.0  # to a doubling, by which services are corrected: a table is made for each
+_STEPS = 6.0  # to a doubling, by which services are corrected: chance alone must not make them change
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
