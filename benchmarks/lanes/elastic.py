@@ -209,6 +209,11 @@ class Look:
     target: Ints
 
 
+def held_s(look: Look, elapsed_s: float) -> Floats:
+    """Slot-seconds [P] held by those that began since the policy was asked last, by Little's law."""
+    return np.maximum(0.0, look.seen[:, BUSY] - look.waiting * elapsed_s)
+
+
 class ElasticPolicy(Protocol):
     """Says how many units each pipeline shall have, every `decide_s` seconds.
 

@@ -17,8 +17,9 @@ from typing import Any, NamedTuple
 import numpy as np
 from numba import njit
 
-from benchmarks.lanes.elastic import BEGUN, BUSY, CAME, MINUTE, Look, Units
+from benchmarks.lanes.elastic import BEGUN, CAME, MINUTE, Look, Units, held_s
 from headgate.allocation.arrays import Floats, Ints
+from headgate.allocation.simulator.service_times import ServiceTimes
 
 MOST = 96  # units of a pipeline whose calls are counted
 KINDS = 3  # of units: the first, the second, all others
@@ -75,14 +76,14 @@ class Called:
         """See the class."""
         self.first = np.zeros(pipelines, np.int64)
         self._units, self._price, self._calm_s = units, price, calm_s
-        self._busy_s, self._served = np.full(pipelines, _FIRST_S), np.ones(pipelines)
+        self._service_times = ServiceTimes(np.full(pipelines, _FIRST_S), told=1.0, remembered=_SERVED)
         self._past = _make_past(pipelines, units.start_s + 3)
         self._table = _make_table()
 
     def decide(self, look: Look) -> Ints:
         """The units of each pipeline."""
-        self._learn_service(look)
-        service_s = np.maximum(self._busy_s / self._served, _LEAST_S)
+        self._service_times.add(held_s(look, self.decide_s), look.seen[:, BEGUN])
+        service_s = np.maximum(self._service_times.seconds, _LEAST_S)
         inside = (look.held + look.waiting).astype(np.float64)
         units = self._units
         _learn(
@@ -93,14 +94,6 @@ class Called:
             self._past, self._table, look.now, inside, service_s, units.start_s + self.decide_s, units.slots,
             self._price, self._calm_s, AGES_S, OFTEN_10, OFTEN_60,
         )  # fmt: skip
-
-    def _learn_service(self, look: Look) -> None:
-        """Mean slot-seconds of a request: held by those that began (Little's law), older ones forgotten."""
-        self._busy_s += np.maximum(0.0, look.seen[:, BUSY] - look.waiting * self.decide_s)
-        self._served += look.seen[:, BEGUN]
-        forget = np.minimum(1.0, _SERVED / self._served)
-        self._busy_s *= forget
-        self._served *= forget
 
 
 def _make_past(pipelines: int, ring: int) -> Past:

@@ -13,11 +13,12 @@ from functools import lru_cache
 
 import numpy as np
 
-from benchmarks.lanes.elastic import BEGUN, BUSY, CAME, Look, Units
+from benchmarks.lanes.elastic import BEGUN, CAME, Look, Units, held_s
 from headgate.allocation.arrays import Ints
 from headgate.allocation.forecast import Forecasts
 from headgate.allocation.punctuality import Service
 from headgate.allocation.settings import DEFAULTS, TargetSettings
+from headgate.allocation.simulator.service_times import ServiceTimes
 from headgate.allocation.targets import Option, Want, value_curves
 
 _SMALLEST, _LARGEST = 4, 256  # units a pipeline may ask for at least and at most
@@ -48,8 +49,7 @@ class Headgate:
         self._windows = settings.windows(units.start_s, decide_s=decide_s)
         self._forecasts = Forecasts(settings.forecast)
         self._names = [f"{number:05}" for number in range(pipelines)]
-        self._busy_s = np.full(pipelines, _FIRST_S)
-        self._served = np.ones(pipelines)
+        self._service_times = ServiceTimes(np.full(pipelines, _FIRST_S), told=1.0, remembered=_KNOWN)
         self._before = 0
         self._wishes: deque[Ints] = deque(maxlen=1 + calm_s // decide_s)
 
@@ -58,24 +58,15 @@ class Headgate:
         elapsed_s = float(look.now - self._before)
         self._before = look.now
         self._forecasts.learn(dict(zip(self._names, look.seen[:, CAME].tolist(), strict=True)), elapsed_s)
-        self._learn_service(look, elapsed_s)
+        self._service_times.add(held_s(look, elapsed_s), look.seen[:, BEGUN])
         wants = [self._want(number, look) for number in range(len(self._names))]
         self._wishes.append(choose(wants, self._settings))
         return np.max(self._wishes, axis=0)
 
-    def _learn_service(self, look: Look, elapsed_s: float) -> None:
-        """Mean slot-seconds of a request: held by those that began (Little's law), older ones forgotten."""
-        held_s = np.maximum(0.0, look.seen[:, BUSY] - look.waiting * elapsed_s)
-        self._busy_s += held_s
-        self._served += look.seen[:, BEGUN]
-        forget = np.minimum(1.0, _KNOWN / self._served)
-        self._busy_s *= forget
-        self._served *= forget
-
     def _want(self, number: int, look: Look) -> Want:
         near, far = self._windows
         soon, later = self._forecasts.forecast(self._names[number], self._windows)
-        service, scale = _service(float(self._busy_s[number] / self._served[number]), self._units)
+        service, scale = _service(float(self._service_times.seconds[number]), self._units)
         soon, later = (tuple(rate * scale for rate in rates) for rates in (soon, later))
         inside = int(look.held[number] + look.waiting[number])
         there = int(look.serving[number] + look.starting[number])

@@ -19,6 +19,7 @@ from headgate.allocation.punctuality import Service
 from headgate.allocation.settings import DEFAULTS, TargetSettings
 from headgate.allocation.simulator import kernel
 from headgate.allocation.simulator.run import Rules, View
+from headgate.allocation.simulator.service_times import ServiceTimes
 from headgate.allocation.targets import Option, Want, choose_targets
 
 _TOLD = 100.0  # requests that what was told of a service counts for
@@ -67,8 +68,8 @@ class Pilot:
         """Another may take its place before the first decision."""
         self._names = [f"{number:05}" for number in range(len(charges))]
         self._before = 0.0
-        self._told_s = np.array([charge.service.mean_s for charge in charges])
-        self._busy_s, self._served = _TOLD * self._told_s, np.full(len(charges), _TOLD)
+        told_s = np.array([charge.service.mean_s for charge in charges])
+        self._service_times = ServiceTimes(told_s, told=_TOLD, remembered=_REMEMBERED)
         self._prices: Floats | None = None
         self._windows = settings.windows(rules.start_s)
         self._start_cost = settings.start_cost(self._windows[1].ends_s)
@@ -80,7 +81,7 @@ class Pilot:
         came = dict(zip(self._names, view.seen[:, kernel.ARRIVED].tolist(), strict=True))
         self.forecasts.learn(came, view.now - self._before)
         self._before = view.now
-        self._observe(view)
+        self._service_times.add(view.seen[:, kernel.BUSY_S], view.seen[:, kernel.SETTLED])
         there = view.serving + view.starting
         inside = view.queued + view.in_flight
         wants = [self._want(number, int(there[number]), float(inside[number])) for number in range(len(self._charges))]
@@ -88,14 +89,6 @@ class Pilot:
         self._prices = solution.prices
         self.gaps.append(solution.gap)
         return self._spend_idle(solution.counts, there, view.budget)
-
-    def _observe(self, view: View) -> None:
-        """Learn how long requests really take, from those that were answered."""
-        self._busy_s += view.seen[:, kernel.BUSY_S]
-        self._served += view.seen[:, kernel.SETTLED]
-        forget = np.minimum(1.0, _REMEMBERED / self._served)
-        self._busy_s *= forget
-        self._served *= forget
 
     def _spend_idle(self, counts: Ints, there: Ints, budget: int) -> Ints:
         """`counts` with what would lie idle left where it is, and else given to whoever has least.
@@ -120,7 +113,7 @@ class Pilot:
         charge = self._charges[number]
         near, far = self._windows
         soon, later = self.forecasts.forecast(self._names[number], self._windows)
-        off = math.log2(self._busy_s[number] / self._served[number] / self._told_s[number])
+        off = math.log2(self._service_times.seconds[number] / charge.service.mean_s)
         return Want(
             service=_correct(charge.service, round(_STEPS * off)),
             near=soon,
