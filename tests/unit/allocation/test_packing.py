@@ -120,6 +120,6 @@ def priced(nodes, seats, standing, costs, share, evict) -> list[tuple]:
             for one in sorted(by, key=lambda one: (costs[one.id], one.id)):
                 if room >= round(1000 * share):
                     break
-                gone, room = gone + 1e-6 + costs[one.id], room + round(1000 * one.share)
+                gone, room = gone + (1e-6 + costs[one.id]), room + round(1000 * one.share)
             places.append((gone, 0, -left, device, node.name, device))
     return places
