@@ -166,6 +166,8 @@ def _most_useful(side: Side) -> int:
     """Replicas that the pipeline's load can use, by its forecast too."""
     if side.held:
         return min(side.spec.cap, len(side.present))
+    if side.demand.kept is not None:
+        return min(side.spec.cap, max(side.demand.kept, side.spec.floor, len(side.seats)))
     outlook, service_s = side.demand.outlook, side.demand.service_s
     need = max(side.useful, side.wanted)
     if outlook is not None and service_s is not None and not side.asleep:

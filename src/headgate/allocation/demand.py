@@ -26,7 +26,8 @@ class Demand:
 
     `concurrency` is the recent mean of requests inside (queued + in flight), `service_s` the mean seconds of
     one request on its replica (None before the first), `oldest_wait_s` how long the first in the queue has
-    waited, `idle_for_s` seconds since the last request was inside. Token rates are per second.
+    waited, `idle_for_s` seconds since the last request was inside. Token rates are per second. `kept` replicas are
+    worth keeping alive where capacity is paid for by use; None: it is not, or nothing is known yet.
     """
 
     arrivals_per_s: float = 0.0
@@ -40,6 +41,7 @@ class Demand:
     late_per_s: float = 0.0
     idle_for_s: float = 0.0
     outlook: Outlook | None = None
+    kept: int | None = None
 
     @property
     def inside(self) -> int:
@@ -109,4 +111,5 @@ def learn_demand(before: Demand, seen: Seen, *, rate_window_s: float = RATE_S, n
         late_per_s=follow(before.late_per_s, seen.late),
         idle_for_s=0.0 if active else before.idle_for_s + seen.elapsed_s,
         outlook=before.outlook,
+        kept=before.kept,
     )

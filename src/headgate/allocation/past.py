@@ -22,7 +22,7 @@ _LEVEL_MINUTES = int(LEVEL_S / MINUTE_S)
 _SHORTEST_MINUTES = 5
 
 
-def carry(values: Floats, old: Ints, fresh: float = 0.0) -> Floats:
+def carry(values: Floats | Ints, old: Ints, fresh: float = 0.0) -> Floats:
     """`values` [..., I] for a new list of pipelines: `old` has each one's place before, -1 for one that is new."""
     if not values.shape[-1]:
         return np.full((*values.shape[:-1], len(old)), fresh)

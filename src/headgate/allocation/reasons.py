@@ -75,6 +75,8 @@ def _why_more(side: Side) -> str:
         return f"floor of {side.spec.floor}"
     if len(side.seats) == len(side.present):
         return "moved to make room for the floors of all"
+    if demand.kept is not None and len(side.seats) > side.wanted:
+        return f"kept alive: {demand.kept} replicas are called often enough for their price"
     return (
         f"load: {demand.queued} waiting, {demand.in_flight} in flight, {demand.steady:.1f} at once on "
         f"average, {side.configuration.slots} slots a replica"
@@ -86,6 +88,8 @@ def _why_less(side: Side, at: float, takers: list[str]) -> str:
     others = [name for name in takers if name != side.name]
     if len(side.present) > side.spec.cap:
         return f"cap of {side.spec.cap}"
+    if side.demand.kept is not None and not others:
+        return f"not called often enough for its price: {side.demand.kept} are"
     if not side.demand.inside and side.demand.idle_for_s >= side.spec.idle_s:
         return f"idle for {side.demand.idle_for_s:.0f} s"
     if since is not None and at - since >= side.spec.idle_s:

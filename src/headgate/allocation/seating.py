@@ -104,7 +104,9 @@ def keep_outdated(side: Side, board: Board) -> None:
 
 
 def keep_surplus(side: Side, board: Board, at: float) -> None:
-    """Leave replicas above the need where they are until `idle_s` has passed."""
+    """Leave replicas above the need where they are until `idle_s` has passed; not where they are paid for by use."""
+    if side.demand.kept is not None:
+        return
     extra = side.unseated[: max(0, side.spec.cap - len(side.seats))]
     since = side.history.surplus_since
     if side.asleep or (side.seats and since is not None and at - since >= side.spec.idle_s):

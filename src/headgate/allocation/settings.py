@@ -10,6 +10,7 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 
 from headgate.allocation.capacity import Pool
+from headgate.allocation.error_budget import PROMISED
 from headgate.allocation.forecast import ForecastSettings, Window
 
 
@@ -22,6 +23,7 @@ class TargetSettings:
     parts on time, 1 adds their logarithms, more looks at whoever is worst. `answered` is what an answer is worth that
     comes too late, `urgent_s` how many seconds of utility a replica is worth to those who would wait too long.
     `money` and `energy` are the utility of one unit of money an hour and of one watt: what holding capacity must bring.
+    Where a pipeline is paid for by use alone, the former moves so that `slo_minutes` of the minutes are within the SLO.
     `move_s` is how many seconds of a pipeline's utility a start must bring, `dwell` what it costs to stop a replica
     that was just given. `spare` is what capacity that nobody needs is worth where the load is, so that none lies idle.
     """
@@ -35,6 +37,7 @@ class TargetSettings:
     urgent_s: float = 1.0
     spare: float = 1e-3
     money: float = 0.01
+    slo_minutes: float = PROMISED
     energy: float = 0.0
     move_s: float = 0.12
     dwell: float = 0.2

@@ -54,8 +54,8 @@ class Want:
     `near` and `far` are requests per second at forecast.PROBABILITIES in the two stretches, which last `near_s` and
     `far_s` seconds; `inside` requests are waiting or being served now, and at most `room` may wait. `woken` is the
     part of what one replica keeps on time that none keeps too, because one is there in time when it is asked for.
-    `pressing` requests have a value of their own beside the part on time: they would wait too long. `rank` is the
-    class, 0 first.
+    `pressing` requests have a value of their own beside the part on time: they would wait too long. `kept` replicas are
+    worth keeping alive, whatever the stretches say of them (0: nothing is known). `rank` is the class, 0 first.
     """
 
     service: Service
@@ -68,6 +68,7 @@ class Want:
     room: float = math.inf
     woken: float = 0.0
     pressing: float = 0.0
+    kept: float = 0.0
     weight: float = 1.0
     floor: int = 0
     cap: int = 16
@@ -115,13 +116,13 @@ def value_curves(wants: Sequence[Want], settings: TargetSettings = DEFAULTS) -> 
 
 
 _OPTION = attrgetter("pool", "units", "speed", "cost", "now", "start_cost", "stop_cost")
-_WANT = attrgetter("near_s", "far_s", "inside", "room", "woken", "pressing", "weight", "floor", "cap", "rank")
+_WANT = attrgetter("near_s", "far_s", "inside", "room", "woken", "pressing", "kept", "weight", "floor", "cap", "rank")
 
 
 @dataclass(frozen=True, slots=True)
 class _Told:
     """What wants say, as arrays: whose options are [K] and what _OPTION tells of them [7, K]; the numbers of _WANT, but
-    for the last three [7, I], and those three [3, I]; requests per second by quantile in both stretches [2, Q, I]."""
+    for the last three [8, I], and those three [3, I]; requests per second by quantile in both stretches [2, Q, I]."""
 
     owner: Ints
     options: Floats
@@ -134,11 +135,11 @@ class _Told:
         """What these say."""
         owner = np.repeat(np.arange(len(wants)), [len(want.options) for want in wants])
         options = _columns(map(_OPTION, chain.from_iterable(want.options for want in wants)), 7)
-        each = _columns(map(_WANT, wants), 10)
+        each = _columns(map(_WANT, wants), 11)
         rates = chain(chain.from_iterable(want.near for want in wants), chain.from_iterable(want.far for want in wants))
         by_want = np.fromiter(rates, np.float64).reshape(2, len(wants), -1)
         quantiles = np.ascontiguousarray(by_want.transpose(0, 2, 1), np.float32)
-        return cls(owner, options, each[:7], each[7:].astype(np.int64), quantiles)
+        return cls(owner, options, each[:8], each[8:].astype(np.int64), quantiles)
 
 
 def _columns(rows: Iterable[tuple[float, ...]], width: int) -> Floats:
@@ -170,7 +171,7 @@ class _Rows:
 
 def _curves(wants: Sequence[Want], told: _Told, settings: TargetSettings) -> tuple[Floats, Floats]:
     """See value_curves. In here arrays are [G, I]: pipelines come last."""
-    near_s, far_s, inside, room, woken, pressing, weight = told.numbers
+    near_s, far_s, inside, room, woken, pressing, kept, weight = told.numbers
     near_rates, far_rates = told.rates
     most = int(told.bounds[1].max())
     replicas = np.arange(most + 1)[:, None]
@@ -198,6 +199,8 @@ def _curves(wants: Sequence[Want], told: _Told, settings: TargetSettings) -> tup
     values = _fairly(near * (near_s / ahead_s) + far * (far_s / ahead_s), settings.alpha)
     if pressing.any():
         values += _pressed(pressing / slots, replicas) * (settings.urgent_s / ahead_s)
+    if kept.any():
+        values += _pressed(kept, replicas)
     middle = len(WEIGHTS) // 2
     values += settings.spare * _eased(np.maximum(near_rates[middle], far_rates[middle]) / lines.replica_rates, replicas)
     values *= weight

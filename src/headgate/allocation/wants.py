@@ -113,6 +113,7 @@ def build_want(
         woken=_WOKEN if outlook.near_s < _WOKEN_WITHIN_S else 0.0,
         # Where a replica serves soon, all that are inside press: there is no time to lose.
         pressing=inside if outlook.near_s < FORESEEN_S else 0.0,
+        kept=float(demand.kept or 0),
         weight=spec.weight,
         floor=floor,
         cap=cap,

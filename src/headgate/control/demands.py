@@ -8,9 +8,12 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 
+from headgate.allocation.capacity import Capacity
 from headgate.allocation.demand import NOTHING, Demand, Seen, learn_demand
 from headgate.allocation.outlooks import Outlooks
 from headgate.allocation.pipeline import PipelineSpec
+from headgate.allocation.rented import Rented
+from headgate.allocation.settings import DEFAULTS, TargetSettings
 from headgate.allocation.wants import plan_windows
 from headgate.core.table import LoadReport, PipelineLoad
 
@@ -49,6 +52,7 @@ class DemandBook:
     demands: dict[str, Demand] = field(default_factory=dict[str, Demand])
     _gateways: dict[str, _Gateway] = field(default_factory=dict[str, _Gateway])
     _sums: dict[str, _Sums] = field(default_factory=dict[str, _Sums])
+    rented: Rented = field(default_factory=Rented)
     _outlooks: Outlooks = field(default_factory=Outlooks)
     _looked: float | None = None
 
@@ -77,8 +81,13 @@ class DemandBook:
         for name, load in report.pipelines.items():
             self._sums.setdefault(name, _Sums()).add(load)
 
-    def learn(self, pipelines: Mapping[str, PipelineSpec], now: float) -> dict[str, Demand]:
-        """The demand of each of `pipelines` now, with its forecast; what came since the last call is counted once."""
+    def learn(
+        self, pipelines: Mapping[str, PipelineSpec], capacity: Capacity, now: float, settings: TargetSettings = DEFAULTS
+    ) -> dict[str, Demand]:
+        """The demand of each of `pipelines` now, with its forecast and what of rented capacity is worth keeping.
+
+        What came since the last call is counted once.
+        """
         for gateway in [name for name, one in self._gateways.items() if now - one.heard > STALE_S]:
             self.leave(gateway)
         elapsed_s = 0.0 if self._looked is None else now - self._looked
@@ -86,9 +95,11 @@ class DemandBook:
         before, self.demands = self.demands, {}
         seen = {name: self._seen(name, elapsed_s) for name in pipelines}
         self._outlooks.learn({name: float(one.arrivals) for name, one in seen.items()}, elapsed_s)
+        learned = {name: learn_demand(before.get(name, NOTHING), seen[name]) for name in pipelines}
+        self.rented.learn(pipelines, learned, seen, capacity, settings)
         for name, spec in pipelines.items():
-            demand = learn_demand(before.get(name, NOTHING), seen[name])
-            self.demands[name] = replace(demand, outlook=self._outlooks.look(name, plan_windows(spec, demand)))
+            outlook = self._outlooks.look(name, plan_windows(spec, learned[name]))
+            self.demands[name] = replace(learned[name], outlook=outlook, kept=self.rented.look(name))
         self._sums.clear()
         return self.demands
 

@@ -213,16 +213,19 @@ class Reconciler:
     def _load_state(self, now: float) -> State:
         pipelines, wishes = build_specs(self.plan, self.wakes), self.plan.settings
         names = [one.name for one in pipelines]
+        settings = replace(
+            DEFAULTS, alpha=wishes.fairness, money=wishes.money, energy=wishes.energy, slo_minutes=wishes.slo_minutes
+        )
         return State(
             at=now,
             capacity=self.plan.capacity,
             pipelines=pipelines,
-            demands=self.demands.learn({one.name: one for one in pipelines}, now),
+            demands=self.demands.learn({one.name: one for one in pipelines}, self.plan.capacity, now, settings),
             running=tuple(one.running(self.demands.in_flight(one.id)) for one in self._fleet.members()),
             histories={name: self._histories[name] for name in names if name in self._histories},
             held=self.faults.held(now),
             prices=self.allocation.prices if self.allocation else (),
-            settings=replace(DEFAULTS, alpha=wishes.fairness, money=wishes.money, energy=wishes.energy),
+            settings=settings,
         )
 
     def _record(self, trigger: str, state: State, allocation: Allocation, plan: Plan) -> Decision | None:

@@ -81,6 +81,13 @@ class ControlSettings(BaseModel):
     money: float = Field(
         default=0.01, ge=0, allow_inf_nan=False, description="Utility that one unit of money an hour must bring."
     )
+    slo_minutes: float = Field(
+        default=0.99,
+        gt=0,
+        lt=1,
+        description="Part of a pipeline's minutes in which 99 % of its requests shall be in time: as much capacity of "
+        "elastic pools is held as that takes.",
+    )
     energy: float = Field(default=0.0, ge=0, allow_inf_nan=False, description="Utility that one watt must bring.")
     watts: float | None = Field(
         default=None, gt=0, allow_inf_nan=False, description="The most that all devices in use may draw together."

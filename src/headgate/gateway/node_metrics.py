@@ -114,6 +114,11 @@ _FAMILIES = (
         samples=_fact("gap_to_bound"),
     ),
     _Family(
+        name="headgate_error_budget_minutes",
+        text="Minutes of pipelines on elastic pools that may still miss their SLO; below 0: too many did.",
+        samples=_fact("error_budget_left"),
+    ),
+    _Family(
         name="headgate_pool_price",
         text="Utility that one more device of the pool would bring.",
         labels=("pool",),

@@ -1,6 +1,7 @@
 import pytest
 from pydantic import ValidationError
 
+from headgate.allocation.capacity import Capacity
 from headgate.allocation.pipeline import Configuration, PipelineSpec
 from headgate.control.demands import STALE_S, DemandBook
 from headgate.control.faults import FaultBook
@@ -10,6 +11,7 @@ from headgate.core.table import LoadReport, PipelineLoad
 from headgate.pipelines.settings import PipelineSettings
 
 ONLY = Configuration(key="v1", pool="cpu", share=1.0, slots=4, memory_bytes=1, wake_s=10.0)
+NOWHERE = Capacity(pools=())
 ONLY_A = {"a": PipelineSpec(name="a", configurations=(ONLY,))}
 
 
@@ -21,15 +23,15 @@ def report(gateway, number=1, in_flight=None, **loads) -> LoadReport:
 
 def test_reports_of_all_gateways_add_up_and_counts_are_counted_once():
     book = DemandBook()
-    book.learn(ONLY_A, 0.0)
+    book.learn(ONLY_A, NOWHERE, 0.0)
     load = PipelineLoad(arrivals=5, settled=2, queued=1, in_flight=2, busy_s=1.0, oldest_wait_s=0.5)
     book.take(report("g1", in_flight={"r1": 2}, a=load), 0.5)
     book.take(report("g2", in_flight={"r1": 3}, a=PipelineLoad(queued=4, oldest_wait_s=0.2)), 0.6)
-    demand = book.learn(ONLY_A, 1.0)["a"]
+    demand = book.learn(ONLY_A, NOWHERE, 1.0)["a"]
     assert (demand.queued, demand.in_flight, demand.oldest_wait_s, demand.service_s) == (5, 2, 0.5, 0.5)
     assert book.in_flight("r1") == 5 and book.suspects() == {"bad"}
     before = demand.arrivals_per_s
-    assert book.learn(ONLY_A, 1.5)["a"].arrivals_per_s < before
+    assert book.learn(ONLY_A, NOWHERE, 1.5)["a"].arrivals_per_s < before
     assert book.names == {"g1", "g2"}
 
 
@@ -52,20 +54,20 @@ def test_a_replica_is_drained_when_every_gateway_says_so_knowing_the_table():
 def test_a_silent_gateway_is_forgotten():
     book = DemandBook()
     book.take(report("g1", a=PipelineLoad(queued=9)), 0.0)
-    assert book.learn(ONLY_A, STALE_S)["a"].queued == 9
-    assert book.learn(ONLY_A, STALE_S + 0.1)["a"].queued == 0
+    assert book.learn(ONLY_A, NOWHERE, STALE_S)["a"].queued == 9
+    assert book.learn(ONLY_A, NOWHERE, STALE_S + 0.1)["a"].queued == 0
 
 
 def test_a_forecast_is_told_once_enough_is_known_and_forgotten_with_its_pipeline():
     book = DemandBook()
-    book.learn(ONLY_A, 0.0)
+    book.learn(ONLY_A, NOWHERE, 0.0)
     for second in range(1, 31):
         book.take(report("g1", a=PipelineLoad(arrivals=4, in_flight=2)), float(second))
-        outlook = book.learn(ONLY_A, float(second))["a"].outlook
+        outlook = book.learn(ONLY_A, NOWHERE, float(second))["a"].outlook
         assert (outlook is not None) == (second >= 10)
     assert list(outlook.near) == sorted(outlook.near) and outlook.near[3] == pytest.approx(4.0, rel=0.2)
-    book.learn({}, 31.0)
-    assert book.learn(ONLY_A, 33.0)["a"].outlook is None
+    book.learn({}, NOWHERE, 31.0)
+    assert book.learn(ONLY_A, NOWHERE, 33.0)["a"].outlook is None
 
 
 def test_failures_back_off_block_and_are_forgotten_with_the_configuration():

@@ -341,6 +341,23 @@ async def test_the_status_tells_prices_and_values_also_right_after_a_reload():
         assert [pool["price"] for pool in build_status(world.reconciler)["pools"]] == [None, None]
 
 
+async def test_rented_replicas_are_kept_while_they_are_called_often_enough_for_their_price():
+    plan = make_plan(cores=4, a={"idle_s": 2.0, "cap": 4})
+    pools = tuple(replace(pool, elastic=True, price_per_hour=3.0) for pool in plan.capacity.pools)
+    async with World(replace(plan, capacity=replace(plan.capacity, pools=pools))) as world:
+        for _ in range(20):
+            world.work = {"a": (0, 1)}
+            await world.run(1.0)
+            world.work = {}
+            await world.run(29.0)
+        status = build_status(world.reconciler)
+        assert status["pipelines"]["a"]["kept"] == status["pipelines"]["a"]["ready"] == 1, "its idle time has passed"
+        assert status["moves"]["start"] == 1
+        await world.run(2000.0)
+        assert build_status(world.reconciler)["pipelines"]["a"]["ready"] == 0
+        assert world.journal.decisions[-1]["reason"].startswith("a 1 -> 0: not called often enough for its price")
+
+
 async def test_what_an_earlier_node_left_running_is_kept_and_table_numbers_go_on():
     first = World(make_plan(a={"floor": 1}))
     async with first:
