@@ -20,8 +20,9 @@ MINUTE = 60  # steps
 LATE_PART = 0.01
 """A minute is within the SLO when no more than this part of its requests waits too long."""
 
-CAME, BUSY, BEGUN = 0, 1, 2
-"""Columns of what was seen since the policy was asked last: requests, slot-seconds held or waited for, begun."""
+CAME, BUSY, BEGUN, LATE = 0, 1, 2, 3
+"""Columns of what was seen since the policy was asked last: requests, slot-seconds held or waited for, begun, and those
+that turned out to wait too long."""
 
 _PLACES = 512  # units of a pipeline that start, or that leave, at one moment
 _MEMORY = 64  # steps for which it is known how many requests had come
@@ -192,6 +193,7 @@ def _judge(lines: Lines, i: int, t: int, wait_s: int, patience_s: int) -> None:
     late = lines.known[i, came % _MEMORY] - max(before, lines.begun[i])
     if late > 0:
         lines.late_by[i, came // MINUTE] += late
+        lines.seen[i, LATE] += late
     if t >= patience_s:
         lines.begun[i] = max(lines.begun[i], lines.known[i, (t - patience_s) % _MEMORY])
 
@@ -300,5 +302,5 @@ def _make_lines(pipelines: int, minutes: int, first: Sequence[int] | Ints) -> Li
         target=np.array(first, np.int64), serving=np.array(first, np.int64), starting=none(), left=none(),
         held=none(), came=none(), begun=none(), service_s=np.ones(pipelines), ready=none(_PLACES),
         leaving=none(_PLACES), known=none(_MEMORY), came_by=none(minutes), late_by=none(minutes),
-        seen=np.zeros((pipelines, 3)), unit_s=np.zeros(pipelines), moves=none(),
+        seen=np.zeros((pipelines, 4)), unit_s=np.zeros(pipelines), moves=none(),
     )  # fmt: skip

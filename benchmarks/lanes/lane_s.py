@@ -4,8 +4,7 @@
 answer. `figures` plays a day out of days 6 and 7. A unit serves UNIT_TOKENS a second; a minute of a pipeline is within
 the SLO when 99 % of its requests begin within 2 s. Headline: units that serve 3 s after they were asked for (asleep on
 a machine); beside it 35 s (a server that starts) and 1 s (asleep on the same device). Requests are drawn from each
-window, not replayed. "headgate" is the product's machinery, its forecasts and value curves; "called" is the rule of
-`elastic_called`, by which the product does not decide yet.
+window, not replayed. "headgate" is the product's own rule for capacity that is paid for by use.
 """
 
 from __future__ import annotations
@@ -21,7 +20,6 @@ import numpy as np
 from benchmarks.lanes import serve_gen
 from benchmarks.lanes.elastic import ElasticPolicy, Outcome, Units, run
 from benchmarks.lanes.elastic_bounds import fewest_constant, offered, schedule
-from benchmarks.lanes.elastic_called import Called
 from benchmarks.lanes.elastic_headgate import Headgate
 from benchmarks.lanes.elastic_rules import HPA, KEDA, KPA, Constant, LoadAndHeadroom, RayServe, SageServe
 from headgate.allocation.arrays import Floats
@@ -42,8 +40,7 @@ PLAYED = (72, 216)
 
 Knobs = Mapping[str, Any]
 POLICIES: dict[str, tuple[Callable[..., ElasticPolicy], dict[str, Sequence[Any]]]] = {
-    "headgate": (Headgate, {"price": (0.016, 0.025), "calm_s": (60, 120)}),
-    "called": (Called, {"price": (0.02, 0.03, 0.05, 0.2, 1.0), "calm_s": (5, 20, 45, 60, 90)}),
+    "headgate": (Headgate, {"price": (0.02, 0.025)}),
     "keda": (KEDA, {"share": (0.7, 0.8, 0.9), "calm_s": (150, 300, 450, 600, 900)}),
     "hpa": (HPA, {"share": (0.8, 0.9, 1.0), "calm_s": (150, 300, 600)}),
     "kpa": (KPA, {"share": (0.6, 0.8), "stable_s": (600, 1200)}),
@@ -55,8 +52,7 @@ POLICIES: dict[str, tuple[Callable[..., ElasticPolicy], dict[str, Sequence[Any]]
 
 KNOBS: dict[str, dict[str, Knobs]] = {
     "warm": {
-        "headgate": {"price": 0.016, "calm_s": 120},
-        "called": {"price": 0.02, "calm_s": 45},
+        "headgate": {"price": 0.02},
         "keda": {"share": 0.8, "calm_s": 600},
         "hpa": {"share": 0.9, "calm_s": 300},
         "kpa": {"share": 0.6, "stable_s": 1200},
@@ -65,19 +61,18 @@ KNOBS: dict[str, dict[str, Knobs]] = {
         "sage_serve": {"share": 0.8, "calm_s": 300},
     },
     "cold": {
-        "headgate": {"price": 0.01, "calm_s": 120},
-        "called": {"price": 0.02, "calm_s": 90},
+        "headgate": {"price": 0.02},
         "keda": {"share": 0.8, "calm_s": 900},
     },
     "fast": {
-        "headgate": {"price": 0.016, "calm_s": 120},
-        "called": {"price": 1.0, "calm_s": 5},
+        "headgate": {"price": 0.02},
         "keda": {"share": 0.9, "calm_s": 300},
     },
 }
 """Mode -> policy -> the knobs that reach TUNED_FOR with the fewest unit-hours on TUNED_ON (or come nearest to it).
 
-Those of KPA, load and headroom, and headgate are older: six hours of day 3. The grids leave out what could not win.
+Those of KPA and load and headroom are older: six hours of day 3. The grids leave out what could not win. Headgate's
+price is where it begins; it was chosen warm, and is the same in all modes: the error budget moves it.
 """
 
 
@@ -179,8 +174,6 @@ def measure(ground: Ground, mode: str, names: Sequence[str], fixed: Mapping[str,
         result |= tell(prefix if name == "headgate" else f"{prefix}_{name}", outcome)
     hours["hpa"] = min(hours[name] for name in ("hpa", "keda") if name in hours)
     beside = {f"{prefix}_vs_{name}": round(hours["headgate"] / hours[name], 4) for name in (*fixed, "hpa")}
-    if "called" in hours:
-        beside |= {f"{prefix}_called_vs_{name}": round(hours["called"] / hours[name], 4) for name in (*fixed, "hpa")}
     print(beside, flush=True)
     return result | beside
 
