@@ -167,7 +167,7 @@ def _most_useful(side: Side) -> int:
     if side.held:
         return min(side.spec.cap, len(side.present))
     if side.demand.kept is not None:
-        return min(side.spec.cap, max(side.demand.kept, side.spec.floor, len(side.seats)))
+        return min(side.spec.cap, max(side.demand.kept, int(side.demand.inside > 0), side.spec.floor, len(side.seats)))
     outlook, service_s = side.demand.outlook, side.demand.service_s
     need = max(side.useful, side.wanted)
     if outlook is not None and service_s is not None and not side.asleep:

@@ -1,6 +1,7 @@
 """Pipelines whose capacity is paid for by use: how many replicas of each are worth keeping alive.
 
-Moved on once a second, like Outlooks. Holds what is between two decisions; a decision sees the number in its Demand.
+Moved on once a second, like Outlooks, and at once where somebody waits. Holds what is between two decisions; a decision
+sees the number in its Demand.
 """
 
 from __future__ import annotations
@@ -27,7 +28,7 @@ class _Counted:
 
 
 class Rented:
-    """The replicas to keep of each pipeline all of whose pools are elastic."""
+    """The replicas to keep of each pipeline all of whose pools are elastic and have a price."""
 
     def __init__(self) -> None:
         self.budget = ErrorBudget()
@@ -42,14 +43,15 @@ class Rented:
         capacity: Capacity, settings: TargetSettings = DEFAULTS,
     ) -> None:  # fmt: skip
         """What was `seen` of all pipelines since the last time, and what is known of them."""
-        prices = {pool.name: pool.price_per_hour or 0.0 for pool in capacity.pools if pool.elastic}
+        prices = {pool.name: pool.price_per_hour for pool in capacity.pools if pool.elastic and pool.price_per_hour}
         rented = [spec for spec in pipelines.values() if all(one.pool in prices for one in spec.configurations)]
         self._counted = {spec.name: self._counted.get(spec.name, _Counted()) for spec in rented}
         for name, counted in self._counted.items():
             counted.came += seen[name].arrivals
             counted.late += seen[name].late
         self._elapsed_s += max((one.elapsed_s for one in seen.values()), default=0.0)
-        if self._elapsed_s >= LEARN_S:
+        waiting = self._elapsed_s > 0.0 and any(demands[spec.name].queued for spec in rented)
+        if waiting or self._elapsed_s >= LEARN_S:
             self._choose(rented, demands, prices, settings)
             self._counted, self._elapsed_s = {}, 0.0
 
@@ -95,4 +97,4 @@ def _tell(spec: PipelineSpec, demand: Demand) -> tuple[float, float, float, floa
     best = spec.configurations[0]
     service = build_service(spec, best, demand, 1)
     seconds = demand.service_s or service.mean_s
-    return seconds, best.wake_s + TURN_S + LEARN_S, max(service.slack_s, 0.0), float(service.slots)
+    return seconds, best.wake_s + TURN_S, max(service.slack_s, 0.0), float(service.slots)

@@ -37,7 +37,7 @@ class PoolSettings(BaseModel):
     )
     elastic: bool = Field(
         default=False,
-        description="Whether only devices in use are paid for; then holding one has to be worth its price.",
+        description="Whether only devices in use are paid for; then holding one has to be worth its price_per_hour.",
     )
     watts: float = Field(
         default=0.0, ge=0, allow_inf_nan=False, description="Power that one device draws when it is busy."

@@ -111,10 +111,26 @@ def watch(rented: Rented, where: Capacity, seconds: int, arrivals: int, money: f
 
 def test_only_what_is_paid_for_by_use_is_kept_by_its_price():
     assert watch(Rented(), capacity(elastic=False), 600, 3) is None
+    assert watch(Rented(), capacity(price=0.0), 600, 3) is None
     assert watch(Rented(), capacity(), 600, 3) == 1
     rented = Rented()
     watch(rented, capacity(), 3600, 3)
     assert watch(rented, capacity(), 40_000, 0) == 0
+
+
+def test_who_waits_is_not_kept_waiting_for_the_next_look():
+    rented = Rented()
+    watch(rented, capacity(), 600, 0)
+    assert rented.look("a") == 0
+    waiting = {"a": Seen(elapsed_s=0.25, arrivals=40, queued=40)}
+    rented.learn({"a": spec()}, {"a": Demand(service_s=2.0, queued=40)}, waiting, capacity())
+    assert (rented.look("a") or 0) >= 4
+
+
+def test_nobody_is_sent_away_whose_request_came_since_the_last_look():
+    told = state({"a": 0}, running=1)
+    told = replace(told, demands={"a": Demand(service_s=2.0, in_flight=1, concurrency=0.1, kept=0)})
+    assert decide(told).replicas == {"a": 1} and decide(told).seats[0].replica == "r0"
 
 
 def state(kept: dict[str, int | None], running: int = 0, devices: int = 8) -> State:
