@@ -79,11 +79,13 @@ def _pipelines(told: dict[str, Any]) -> Table:
 
 
 def _remark(one: dict[str, Any]) -> Text:
-    """What is wrong with a pipeline, if anything: blocked, too few replicas, or asleep."""
+    """What is special about a pipeline, if anything: blocked, too few replicas, asleep, kept for its next request."""
     if blocked := one.get("blocked"):
         return Text(f"blocked: {blocked}", "red")
     if shed := one.get("shed"):
         return Text(f"shed {100 * shed:.3g} %", "red")
+    if one.get("kept") and one.get("ready") and not one.get("in_flight"):
+        return Text("kept alive", "dim")
     return Text() if one.get("ready") else Text("asleep", "dim")
 
 

@@ -96,3 +96,10 @@ def test_what_more_capacity_would_bring() -> None:
     assert lines["cpu"][-1] == "0.86" and lines["old"][-1] == "-"
     assert "nothing better is possible" in show(told | {"gap_to_bound": 0.0})
     assert "possible" not in show(told | {"gap_to_bound": None})
+
+
+def test_a_rented_replica_that_nobody_needs_now_is_said_to_be_kept() -> None:
+    one = {"model": "m", "ready": 1, "wanted": 1, "in_flight": 0, "queued": 0, "kept": 1}
+    assert "kept alive" in show({"house": HOUSE, "pipelines": {"a": one}})
+    assert "kept alive" not in show({"house": HOUSE, "pipelines": {"a": {**one, "in_flight": 1}}})
+    assert "kept alive" not in show({"house": HOUSE, "pipelines": {"a": {**one, "kept": None}}})
