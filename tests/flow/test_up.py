@@ -180,6 +180,8 @@ def test_the_demo_moves_replicas_loses_nothing_and_cleans_up(tmp_path: Path) -> 
         assert list(short.iterdir()) == []
         assert leftovers(short) == []
 
+        # Why: tests that a shell runs in the background ignore SIGINT, and whoever they start would inherit that.
+        signal.signal(signal.SIGINT, signal.default_int_handler)
         process = subprocess.Popen(
             command, env=environment, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True
         )
