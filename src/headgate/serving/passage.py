@@ -114,8 +114,7 @@ class Passage:
         lane.settled += 1
         lane.prompt_tokens += usage.prompt_tokens
         lane.output_tokens += usage.output_tokens
-        if self.first_s is not None and self.first_s > lane.route.first_token_s:
-            lane.late += 1
+        lane.late += _is_late(self.first_s, self.total_s, status, lane.route.first_token_s)
         self.serving.ledger.settle_request(
             self.id,
             state=state,
@@ -329,6 +328,15 @@ def _outcome(error: BaseException | None) -> tuple[RequestState, int, str | None
     if isinstance(error, HeadgateError):
         return ("refused" if error.status in (400, 429, 503) else "error"), error.status, error.code
     return "error", 500, "internal_error"
+
+
+def _is_late(first_s: float | None, total_s: float, status: int, first_token_s: float) -> bool:
+    """Whether somebody waited longer than the SLO allows for a first token, or in vain."""
+    if first_s is not None:
+        return first_s > first_token_s
+    if status == ClientGone.status:
+        return total_s > first_token_s
+    return status == 429 or status >= 500
 
 
 def _merge_tool_calls(deltas: list[Delta]) -> list[dict[str, object]]:

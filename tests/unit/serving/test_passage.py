@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 from collections.abc import AsyncGenerator, Callable
 from contextlib import aclosing
 from dataclasses import replace
@@ -277,15 +278,46 @@ async def test_a_constrained_answer_is_checked_before_it_is_given() -> None:
         assert len(world.book.attempts) == (1 if "temperature" in body else 2)
 
 
-async def test_a_refusal_of_the_engine_is_not_tried_again() -> None:
-    async def refuse(asked: Call, after: str) -> AsyncGenerator[Delta, None]:
-        raise BadRequest("no", param="messages")
-        yield Delta()
+async def wrong(asked: Call, after: str) -> AsyncGenerator[Delta, None]:
+    raise BadRequest("no", param="messages")
+    yield Delta()
 
-    world = World(refuse)
+
+async def test_a_refusal_of_the_engine_is_not_tried_again() -> None:
+    world = World(wrong)
     with pytest.raises(BadRequest):
         await world.run(call())
     assert world.book.request["state"] == "refused" and len(world.book.attempts) == 1
+
+
+async def silent(asked: Call, after: str) -> AsyncGenerator[Delta, None]:
+    await asyncio.Event().wait()
+    yield Delta()
+
+
+async def broken(asked: Call, after: str) -> AsyncGenerator[Delta, None]:
+    raise UpstreamFailed("gone", code="replica_broke")
+    yield Delta()
+
+
+@pytest.mark.parametrize(
+    ("behaviour", "late"), [(speak, 0), (silent, 1), (broken, 1), (wrong, 0)], ids=["told", "silent", "broken", "wrong"]
+)
+async def test_who_waits_in_vain_counts_as_late_and_who_asks_wrongly_does_not(behaviour: Behaviour, late: int) -> None:
+    world = World(behaviour, timeout_s=0.05)
+    with contextlib.suppress(HeadgateError):
+        await world.run(call())
+    assert world.dispatcher.lane("p").take_load(0.0).late == late
+
+
+async def test_a_client_that_leaves_at_once_was_not_kept_waiting() -> None:
+    world = World(silent)
+    task = asyncio.create_task(world.run(call()))
+    await asyncio.sleep(0.01)
+    task.cancel()
+    with pytest.raises(asyncio.CancelledError):
+        await task
+    assert world.dispatcher.lane("p").take_load(0.0).late == 0
 
 
 async def hang(asked: Call, after: str) -> AsyncGenerator[Delta, None]:
