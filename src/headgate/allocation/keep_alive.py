@@ -1,10 +1,10 @@
-"""How likely the next minute calls each replica of a pipeline that is paid for by use: what keeping it alive is worth.
+"""How likely the next minute calls each replica of a pipeline that is paid for by use: who is kept alive.
 
 The n-th replica is called when requests would be late without it, whatever is asked for from then on: those inside, and
 those that come until a new one serves. How likely that is was counted, over all pipelines together, by how long ago it
 was called last and in how many of the last minutes it was. Why not the forecasts: their quantiles end far below one
 lost minute in a hundred, and for who comes seldom the silence since the last request tells as much as all else. Holds
-what is between two decisions; a decision sees the chances alone.
+what is between two decisions.
 Source: keep-alive by idle times, M. Shahrad et al., Serverless in the Wild, ATC 2020; here for every replica.
 """
 

@@ -50,9 +50,9 @@ class DemandBook:
     """Reports of all gateways, and what is learned from them. Times are monotonic seconds."""
 
     demands: dict[str, Demand] = field(default_factory=dict[str, Demand])
+    rented: Rented = field(default_factory=Rented)
     _gateways: dict[str, _Gateway] = field(default_factory=dict[str, _Gateway])
     _sums: dict[str, _Sums] = field(default_factory=dict[str, _Sums])
-    rented: Rented = field(default_factory=Rented)
     _outlooks: Outlooks = field(default_factory=Outlooks)
     _looked: float | None = None
 
