@@ -154,6 +154,7 @@ def test_a_decision_gives_what_is_worth_keeping(kept, running):
     told = state({"a": kept}, running)
     allocation = decide(told)
     assert allocation.replicas.get("a", 0) == kept
+    assert bool(allocation.changes) == (kept != running)
     for change in allocation.changes:
         assert ("kept alive" if kept > running else "not called often enough") in change.reason
     assert seal_allocation(decide(build_state(plain_state(told)))) == seal_allocation(allocation)
