@@ -1,7 +1,7 @@
 """Headgate's own machinery on units that are rented: chances of being called, and a price by the error budget.
 
-With a pool that is never full pipelines do not compete, so the allocation of highest value is each pipeline's own: no
-solver is needed for what the solver would say (a test shows that it is the same).
+With a pool that is never full pipelines do not compete, and the product's decision gives each what is worth keeping
+(tests/unit/allocation/test_rented.py): no solver is needed for what it would say.
 """
 
 from __future__ import annotations
