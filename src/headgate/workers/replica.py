@@ -8,7 +8,7 @@ import os
 import signal
 import socket
 from collections.abc import Awaitable, Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Literal
 
@@ -29,7 +29,7 @@ from headgate.workers.proc import (
 )
 from headgate.workers.record import ReplicaRecord, forget_replica, record_replica
 from headgate.workers.settings import WorkerSettings
-from headgate.workers.spawn import Limits, Placement, clean_environment, spawn
+from headgate.workers.spawn import Limits, Placement, clean_environment, move_to_cores, spawn
 
 _RECORD_WAIT_S = 1.0
 _OOM_WORDS = ("out of memory", "bad_alloc", "cannot allocate memory", "memoryerror", "failed to allocate")
@@ -218,6 +218,13 @@ class ReplicaProcess:
         """End the process and its group at once."""
         self._killed = True
         self._signal(signal.SIGKILL)
+
+    def place(self, placement: Placement, labels: Mapping[str, str]) -> None:
+        """Have the process run elsewhere from now on, and put that on record. Raises OSError when it is gone."""
+        if placement.cores != self.record.placement.cores:
+            move_to_cores(self.record.pid, placement.cores)
+        self.record = replace(self.record, placement=placement, labels=labels)
+        record_replica(self._host.run, self.record)
 
     def detach(self) -> None:
         """Stop watching without ending the process: the node leaves, the replica stays."""

@@ -13,7 +13,7 @@ import os
 import resource
 import subprocess
 import threading
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -32,7 +32,7 @@ _THREADS = (
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Placement:
-    """Where a replica runs: core ids, its share of them (1.0 is all), GPU ids as CUDA takes them."""
+    """Where a replica runs: core ids, its share of them (1.0 is all, 0 while it rests), GPU ids as CUDA takes them."""
 
     cores: tuple[int, ...]
     share: float = 1.0
@@ -111,6 +111,19 @@ def spawn(
         raise pid
     _finish(pid, nice_of(placement.share), limits)
     return pid
+
+
+def move_to_cores(pid: int, cores: Collection[int]) -> None:
+    """Have all threads of a running process, and those that they start, run on `cores` from now on.
+
+    Raises OSError when there is no such process any more, or no such core.
+    """
+    moved: set[str] = set()
+    while threads := {entry.name for entry in Path(f"/proc/{pid}/task").iterdir()} - moved:
+        for thread in threads:
+            with contextlib.suppress(ProcessLookupError):  # it has ended
+                os.sched_setaffinity(int(thread), cores)
+        moved |= threads  # Why again: one that was started meanwhile may have the cores of one that was not yet moved
 
 
 def _execute(argv: tuple[str, ...], environment: Mapping[str, str], stdin: bytes, log: Path, folder: Path) -> int:
