@@ -10,6 +10,7 @@ from typing import Literal
 
 import pytest
 
+from headgate.allocation.state import Seat
 from headgate.control.fleets.fleet import StartOrder
 from headgate.control.fleets.local import LocalFleet
 from headgate.control.journal import MemoryJournal
@@ -172,28 +173,70 @@ async def test_a_replica_of_an_unknown_epoch_is_ended(site):
     os.waitpid(first.pid, 0)
 
 
-async def test_a_stop_while_it_starts_leaves_nothing_behind(site):
-    await site.open(site.plan(floor=0, load_s=30.0))
-    seat_owner = replace(site.plan(load_s=30.0).pipelines[0])
-    model = site.plan(load_s=30.0).models["m"]
-    from headgate.allocation.state import Seat
+async def test_one_that_rests_is_another_nodes_warm_one_and_moves_to_other_cores(site):
+    await site.open(site.plan(floor=0))
+    await raise_one(site)
+    await site.until(site.ready)
+    first = site.ready()[0]
+    await site.until(lambda: os.sched_getaffinity(first.pid) == {0})
+    site.fleet.drain(first.id, "in the test")
+    site.fleet.rest(first.id, "in the test")
+    assert [one.stage for one in site.fleet.members()] == ["warm"] and site.fleet.members()[0].held == 0.0
+    await site.leave(stop_replicas=False)
+    site.journal.replicas[first.id]["state"] = "ready"  # the row that was to say so is lost
+    await site.open(site.plan(floor=0))
+    assert [(one.id, one.pid, one.stage) for one in site.fleet.members()] == [(first.id, first.pid, "warm")]
+    site.fleet.wake(first.id, replace(seat_of(site), devices=(1,)))
+    assert site.ready()[0].devices == (1,)
+    cores = {frozenset(os.sched_getaffinity(int(thread))) for thread in os.listdir(f"/proc/{first.pid}/task")}
+    assert cores == {frozenset({1})}, "every thread of it"
+    await site.leave(stop_replicas=False)
+    await site.open(site.plan(floor=0))
+    assert [(one.stage, one.devices) for one in site.fleet.members()] == [("ready", (1,))]
 
-    seat = Seat(
-        pipeline=seat_owner.name, configuration=model.key, pool="cpu", node="local", devices=(0,), share=0.5,
-        memory_bytes=0,
+
+async def test_a_wake_of_one_that_has_just_died_ends_in_its_burial(site):
+    await site.open(site.plan(floor=0))
+    await raise_one(site)
+    await site.until(site.ready)
+    first = site.ready()[0]
+    site.fleet.drain(first.id, "in the test")
+    site.fleet.rest(first.id, "in the test")
+    os.kill(first.pid, signal.SIGKILL)
+    site.fleet.wake(first.id, replace(seat_of(site), devices=(1,)))
+    await site.until(lambda: not site.fleet.members())
+    assert site.journal.replicas[first.id]["state"] == "failed"
+
+
+def seat_of(site) -> Seat:
+    model = site.plan().models["m"]
+    return Seat(
+        pipeline="p", configuration=model.key, pool="cpu", node="local", devices=(0,), share=0.5, memory_bytes=0
     )  # fmt: skip
+
+
+async def raise_one(site, **settings) -> None:
+    """Start a replica without the loop having asked for it; the loop is held so that it does not stop it again."""
+    site.task.cancel()
+    await asyncio.gather(site.task, return_exceptions=True)
+    model = site.plan(**settings).models["m"]
     site.fleet.start(
         StartOrder(
             replica=site.ids.new(),
             pipeline="p",
             model=model,
             configuration=model.key,
-            seat=seat,
+            seat=replace(seat_of(site), configuration=model.key),
             kind="cpu",
             epoch=1,
             ready_s=30.0,
         )
     )
+
+
+async def test_a_stop_while_it_starts_leaves_nothing_behind(site):
+    await site.open(site.plan(floor=0, load_s=30.0))
+    await raise_one(site, floor=0, load_s=30.0)
     await site.until(lambda: site.fleet.members() and site.fleet.members()[0].pid)
     pid = site.fleet.members()[0].pid
     site.fleet.stop(site.fleet.members()[0].id, "changed its mind")

@@ -17,11 +17,11 @@ def check_budget(capacity: Capacity, running) -> None:
     for pool in capacity.pools:
         for node in pool.nodes:
             here = [one for one in running if (one.pool, one.node) == (pool.name, node.name)]
-            assert sum(one.share for one in here) <= node.share + 1e-6
+            assert sum(one.held for one in here) <= node.share + 1e-6
             assert sum(one.memory_bytes for one in here) <= node.memory_bytes
             for device in node.devices:
                 on = [one for one in here if device in one.devices]
-                assert sum(min(1.0, one.share) for one in on) <= 1.0 + 1e-6, (device, on)
+                assert sum(min(1.0, one.held) for one in on) <= 1.0 + 1e-6, (device, on)
             assert all(set(one.devices) <= set(node.devices) for one in here)
             for one in here:
                 assert len(set(one.devices)) == max(1, int(one.share))
@@ -36,6 +36,7 @@ class House:
     at: float = 0.0
     running: dict[str, Running] = field(default_factory=dict)
     ready_at: dict[str, float] = field(default_factory=dict)
+    rested_at: dict[str, float] = field(default_factory=dict)
     demands: dict[str, Demand] = field(default_factory=dict)
     histories: dict = field(default_factory=dict)
     moves: int = 0
@@ -75,20 +76,30 @@ class House:
                 self.running[name] = replace(self.running[name], stage="ready")
                 del self.ready_at[name]
         for name, one in list(self.running.items()):
-            if one.stage == "draining" and one.in_flight == 0:
-                del self.running[name]
+            if one.stage == "warm":
+                self.running[name] = replace(one, rested_s=self.at - self.rested_at[name])
         state = self.state()
         self.allocation = decide(state)
         assert decide(state) == self.allocation
         self.histories = dict(self.allocation.histories)
-        plan = plan_moves(state.running, self.allocation.seats, self.capacity)
+        plan = plan_moves(state.running, self.allocation.seats, self.capacity, self.allocation.resting)
         check_prefixes(self.capacity, state.running, plan)
+        left = {one.id for one in state.running if one.stage == "draining"}
         for move in plan.moves:
             if move.kind == "drain":
                 self.running[move.replica] = replace(self.running[move.replica], stage="draining")
                 self.moves += 1
             elif move.kind == "start" and not move.after:
                 self.start(move.seat)
+            elif move.kind == "wake" and not move.after:
+                self.running[move.seat.replica] = sit(move.seat, move.seat.replica, "ready")
+                self.moves += 1
+        for move in plan.leavers:
+            one = self.running[move.replica]
+            if one.in_flight == 0 and one.stage == "warm":
+                del self.running[move.replica]
+            elif one.in_flight == 0 and one.id in left:
+                self.leave(one, rests=move.kind == "rest")
         check_budget(self.capacity, self.running.values())
         self.at += self.tick_s
         return self.allocation
@@ -99,6 +110,14 @@ class House:
         name = f"r{self.count:04d}"
         self.running[name] = sit(seat, name)
         self.ready_at[name] = self.at + self.start_s
+
+    def leave(self, one: Running, *, rests: bool) -> None:
+        """It has drained: it ends, or rests. One that was never ready is not loaded."""
+        if rests and one.id not in self.ready_at:
+            self.running[one.id] = replace(one, stage="warm")
+            self.rested_at[one.id] = self.at
+        else:
+            del self.running[one.id]
 
     def answering(self, pipeline: str) -> int:
         return sum(1 for one in self.running.values() if one.pipeline == pipeline and one.stage == "ready")
@@ -126,9 +145,14 @@ def check_prefixes(capacity: Capacity, running, plan) -> None:
         if move.kind == "drain":
             drained.add(move.replica)
         elif move.kind == "stop":
-            assert move.replica in drained, "stopped before it was drained"
+            assert move.replica in drained or there[move.replica].stage == "warm", "stopped before it was drained"
             del there[move.replica]
+        elif move.kind == "rest":
+            assert move.replica in drained, "put to rest before it was drained"
+            there[move.replica] = replace(there[move.replica], stage="warm")
         else:
-            assert not set(move.after) & set(there)
-            there[f"new{number}"] = sit(move.seat, f"new{number}")
+            assert all(name not in there or there[name].stage == "warm" for name in move.after)
+            name = move.seat.replica or f"new{number}"
+            assert (move.kind == "wake") == (name in there)
+            there[name] = sit(move.seat, name)
             check_budget(capacity, there.values())

@@ -136,7 +136,9 @@ def _want(side: Side, ways: Sequence[tuple[Configuration, _Place]], settings: Ta
     # Why one: who is cut to nothing while it has work would be woken in the next turn.
     at_work = bool(side.present) and side.demand.idle_for_s < _AT_WORK_S and side.demand.steady > 0.0
     floor = min(max(len(side.seats), int(at_work)), most)
-    return build_want(side.spec, side.demand, options, floor=floor, cap=most, settings=settings)
+    return build_want(
+        side.spec, side.demand, options, floor=floor, cap=most, settings=settings, warm=bool(side.resting)
+    )
 
 
 def _solve(problem: Problem, state: State, configurations: Sequence[Configuration]) -> Solution:

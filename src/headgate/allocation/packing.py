@@ -3,12 +3,14 @@
 A board knows claimed seats and standing replicas (present, but not yet claimed by anyone). A new seat goes
 where nobody stands, and only if there is no such place, where the least important replicas stand. Of several places it
 takes one that leaves as much room for big replicas, then the emptiest: a core's idle time is used by who sits there.
+Warm replicas stand nowhere: their memory is what seats leave.
 """
 
 from __future__ import annotations
 
 import math
 from collections.abc import Iterable, Mapping, Sequence
+from copy import copy
 from dataclasses import replace
 
 from headgate.allocation.capacity import PARTS, Capacity, Node, count_parts
@@ -34,8 +36,9 @@ class _Books:
 
     def add(self, one: Placed | Configuration, devices: Sequence[int], sign: int = 1) -> None:
         """Enter a replica on `devices`, or strike it off with `sign` -1. Devices that are gone are left out."""
-        parts, memory = sign * count_parts(one.share), sign * one.memory_bytes
-        on_each = parts if len(devices) == 1 else sign * PARTS
+        share = _share_of(one)
+        parts, memory = sign * count_parts(share), sign * one.memory_bytes
+        on_each = parts if len(devices) == 1 or not share else sign * PARTS
         memory_each = sign * (one.memory_bytes // max(1, len(devices)))
         for device in devices:
             if device in self.parts:
@@ -73,13 +76,21 @@ class _Room:
                 del self.on[device][replica]
         return one
 
+    def part_for(self, warm: Running) -> _Room:
+        """The room, with those of its devices alone on which a warm replica of this node can serve; the same books."""
+        if self.node.device_memory_bytes is None:
+            return self
+        part = copy(self)
+        part.node = replace(self.node, devices=warm.devices)
+        return part
+
     def left(self, devices: Sequence[int]) -> int:
         """Thousandths that are free on the fullest of `devices`; below 0 where more stand than have room."""
         return min(PARTS - self.claimed.parts[device] - self.stood.parts[device] for device in devices)
 
     def holds(self, size: Placed | Configuration, beside: _Books | None = None) -> bool:
         """Whether the node has quota and memory for a replica of that size, whichever devices it sits on: see fits."""
-        total = self.claimed.parts_total + count_parts(size.share)
+        total = self.claimed.parts_total + count_parts(_share_of(size))
         memory = self.claimed.bytes_total + size.memory_bytes
         if beside is not None:
             total, memory = total + beside.parts_total, memory + beside.bytes_total
@@ -90,7 +101,8 @@ class _Room:
         if not self.holds(size, beside):
             return False
         claimed = self.claimed
-        need = count_parts(size.share) if len(devices) == 1 else PARTS
+        share = _share_of(size)
+        need = count_parts(share) if len(devices) == 1 or not share else PARTS
         limit = self.node.device_memory_bytes
         for device in devices:
             if device not in claimed.parts:
@@ -121,7 +133,7 @@ class Board:
         self.seats: list[Seat] = []
         for one in running:
             room = self._rooms.get((one.pool, one.node))
-            if room is not None:
+            if room is not None and one.stage != "warm":
                 room.stand(one)
 
     def enter(self, one: Placed) -> None:
@@ -129,19 +141,29 @@ class Board:
         room = self._rooms.get((one.pool, one.node))
         if room is not None:
             room.claimed.add(one, one.devices)
-            self._watts_left -= one.share * self._watts[one.pool]
+            self._watts_left -= _share_of(one) * self._watts[one.pool]
 
     def strike(self, one: Placed) -> None:
         """Count `one`, that was entered, as gone."""
         room = self._rooms.get((one.pool, one.node))
         if room is not None:
             room.claimed.add(one, one.devices, -1)
-            self._watts_left += one.share * self._watts[one.pool]
+            self._watts_left += _share_of(one) * self._watts[one.pool]
 
     def fits(self, one: Placed) -> bool:
         """Whether `one` fits in its place beside all that is claimed or entered."""
         room = self._rooms.get((one.pool, one.node))
-        return room is not None and self._powers(one.pool, one.share) and room.fits(one, one.devices)
+        return room is not None and self._powers(one.pool, _share_of(one)) and room.fits(one, one.devices)
+
+    def rest(self, replica: Running) -> bool:
+        """Claim the memory of a replica, and nothing else, if there is that much beside all that is claimed."""
+        room = self._rooms.get((replica.pool, replica.node))
+        warm = replica if replica.stage == "warm" else replace(replica, stage="warm")
+        if room is None or not room.fits(warm, warm.devices):
+            return False
+        room.leave(replica.id)
+        room.claimed.add(warm, warm.devices)
+        return True
 
     def claim(self, replica: Running) -> Seat | None:
         """The seat of a replica that stands; None when its place is taken or gone."""
@@ -160,13 +182,17 @@ class Board:
         costs: Mapping[str, float] | None = None,
         *,
         evict: bool = True,
+        wakes: Running | None = None,
     ) -> Seat | None:
-        """A seat for a new replica, or None when there is none.
+        """A seat for a new replica, or for the warm one that `wakes` in it; None when there is none.
 
-        `costs` says how bad it is to send away each standing replica (by id; 0 when not named).
+        `costs` says how bad it is to send away each standing replica (by id; 0 when not named). A warm one goes to any
+        devices of its node, but where they hold its memory to none but its own.
         """
         costs = costs or {}
         rooms = self._pools.get(configuration.pool, [])
+        if wakes is not None:
+            rooms = [room.part_for(wakes) for room in rooms if room.node.name == wakes.node]
         if not rooms or not self._powers(configuration.pool, configuration.share):
             return None
         for find in (self._find_free, self._find_taken) if evict else (self._find_free,):
@@ -176,7 +202,8 @@ class Board:
                 if place is not None and (best is None or place < best[0]):
                     best = place, room
             if best is not None:
-                return self._take(best[1], pipeline, configuration.key, configuration, best[0][-1], None)
+                replica = None if wakes is None else wakes.id
+                return self._take(best[1], pipeline, configuration.key, configuration, best[0][-1], replica)
         return None
 
     def settle(self, seat: Seat, own: Iterable[Running]) -> Seat:
@@ -374,3 +401,8 @@ def _places(room: _Room, share: float, costs: Mapping[str, float]) -> Iterable[t
 
     empty = sorted((device for device in room.node.devices if room.claimed.parts[device] == 0), key=price)
     return [tuple(sorted(empty[:count]))] if len(empty) >= count else []
+
+
+def _share_of(one: Placed | Configuration) -> float:
+    """Devices' worth that it takes: none while it is warm."""
+    return one.share if isinstance(one, Configuration) else one.held

@@ -33,7 +33,8 @@ class Configuration:
 class PipelineSpec:
     """One pipeline. Configurations best first; floor and cap in replicas; SLO and idle times in seconds.
 
-    `idle_s` is how long capacity above what the load needs is kept when nobody else asks for it.
+    `idle_s` is how long capacity above what the load needs is kept when nobody else asks for it; `warm_s` how long a
+    replica that gave its devices up stays loaded in memory that nobody else asks for.
     """
 
     name: str
@@ -45,3 +46,4 @@ class PipelineSpec:
     first_token_s: float = 0.5
     per_token_s: float = 0.1
     idle_s: float = 30.0
+    warm_s: float = 600.0

@@ -2,7 +2,8 @@
 
 Floors first, then one replica for whoever waits with none, then the replicas that keep most requests on time over all
 pipelines (`choice`), then free room for whoever can use it. Nobody who sits is moved without need, never more is
-seated than fits, and what was not asked for stays for `idle_s`. The same state gives the same answer.
+seated than fits, and what was not asked for stays for `idle_s`, and loaded without a device for longer (`resting`).
+The same state gives the same answer.
 """
 
 from __future__ import annotations
@@ -14,6 +15,7 @@ from headgate.allocation.choice import Choice, choose
 from headgate.allocation.packing import Board
 from headgate.allocation.pipeline import RANKS
 from headgate.allocation.reasons import explain, find_shed
+from headgate.allocation.resting import choose_resting
 from headgate.allocation.seating import (
     Costs,
     claim_own,
@@ -43,6 +45,7 @@ def decide(state: State) -> Allocation:
         keep_outdated(side, board)
     for side in sorted(sides, key=lambda side: (RANKS[side.spec.priority], -side.offered, side.name)):
         keep_surplus(side, board, state.at)
+    resting = choose_resting(sides, state, board)
     return Allocation(
         seats=tuple(board.seats),
         changes=explain(sides, state, choice),
@@ -52,6 +55,7 @@ def decide(state: State) -> Allocation:
         values={side.name: choice.next_gain(side) if choice else 0.0 for side in sides},
         prices=() if choice is None else tuple(tuple(row) for row in choice.solution.prices.tolist()),
         gap_to_bound=None if choice is None else choice.solution.gap,
+        resting=resting,
     )
 
 

@@ -59,19 +59,33 @@ def grant(
     settled: bool = True,
     configuration: Configuration | None = None,
 ) -> bool:
-    """One seat more: that of a replica of its own if there is one, else a new one unless the pipeline is held.
+    """One seat more: that of a replica of its own if there is one, else for a warm one or, unless the pipeline is
+    held, for a new one.
 
     `configuration` is what the seat is for; left out: the first of the pipeline's that finds a place.
     """
     if (settled or side.held) and claim_own(side, board, configuration):
         return True
-    if side.held:
-        return False
-    for one in (configuration,) if configuration else side.spec.configurations:
+    ways = (configuration,) if configuration else side.spec.configurations
+    if any(_wake_warm(side, board, costs, one, evict=evict) for one in ways):
+        return True
+    for one in () if side.held else ways:
         seat = board.seat(side.name, one, costs, evict=evict)
         if seat is not None:
             side.seats.append(seat if settled else board.settle(seat, side.unseated))
             return True
+    return False
+
+
+def _wake_warm(side: Side, board: Board, costs: Costs, configuration: Configuration, *, evict: bool) -> bool:
+    """A seat for one of its warm replicas, where one finds a place."""
+    seated = {seat.replica for seat in side.seats}
+    for one in side.resting:
+        if one.configuration == configuration.key and one.id not in seated:
+            seat = board.seat(side.name, configuration, costs, evict=evict, wakes=one)
+            if seat is not None:
+                side.seats.append(seat)
+                return True
     return False
 
 

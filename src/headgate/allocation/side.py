@@ -27,7 +27,10 @@ class Side:
         self.history: History = state.histories.get(spec.name, History())
         self.held = state.held.get(spec.name)
         order = {one.key: number for number, one in enumerate(spec.configurations)}
-        mine = [one for one in running if one.stage != "draining"]
+        loaded = [one for one in running if one.stage == "warm" and one.configuration in order]
+        self.resting = sorted(loaded, key=lambda one: (one.rested_s, one.id))
+        """Warm replicas, who rests for the shortest time first."""
+        mine = [one for one in running if one.stage not in ("draining", "warm")]
         mine.sort(key=lambda one: (one.stage != "ready", -one.in_flight, order.get(one.configuration, 0), one.id))
         self.present = [one for one in mine if one.configuration in order]
         self.outdated = [one for one in mine if one.configuration not in order]

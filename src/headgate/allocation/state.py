@@ -11,13 +11,14 @@ from headgate.allocation.demand import Demand
 from headgate.allocation.pipeline import PipelineSpec
 from headgate.allocation.settings import DEFAULTS, TargetSettings
 
-Stage = Literal["starting", "ready", "draining"]
+Stage = Literal["starting", "ready", "draining", "warm"]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Running:
-    """One replica that holds capacity now, whatever its stage; a draining one holds its share until it is
-    gone.
+    """One replica that holds capacity now, whatever its stage; a draining one holds its share until it is gone.
+
+    A warm one is loaded and holds memory alone, since `rested_s` seconds; `share` is what it takes when it serves.
     """
 
     id: str
@@ -30,6 +31,12 @@ class Running:
     memory_bytes: int
     stage: Stage
     in_flight: int = 0
+    rested_s: float = 0.0
+
+    @property
+    def held(self) -> float:
+        """Devices' worth that it holds now."""
+        return 0.0 if self.stage == "warm" else self.share
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -65,7 +72,9 @@ class State:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Seat:
-    """A place for one replica. `replica` is the one that sits there already; None: to be started."""
+    """A place for one replica. `replica` is the one that sits there already, or a warm one that is to serve there;
+    None: to be started.
+    """
 
     pipeline: str
     configuration: str
@@ -75,6 +84,11 @@ class Seat:
     share: float
     memory_bytes: int
     replica: str | None = None
+
+    @property
+    def held(self) -> float:
+        """Devices' worth that it holds."""
+        return self.share
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -93,7 +107,7 @@ class Change:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Allocation:
-    """Who shall have what. A replica that runs and has no seat is to leave.
+    """Who shall have what. A replica that runs and has no seat is to leave, to rest where `resting` names it.
 
     `unmet` counts replicas that a pipeline's load asks for and that do not fit; `values` is the utility that one more
     replica would bring each; `shed` is the part of a pipeline's requests that its replicas cannot serve in the long
@@ -109,6 +123,7 @@ class Allocation:
     shed: Mapping[str, float] = field(default_factory=dict[str, float])
     prices: tuple[tuple[float, ...], ...] = ()
     gap_to_bound: float | None = None
+    resting: tuple[str, ...] = ()
 
     @property
     def replicas(self) -> dict[str, int]:

@@ -21,6 +21,7 @@ LEARN_S = 1.0  # how often its forecasts learn: less says nothing of a rate
 _SERVICE_S = 1.0  # of a request, until one was answered
 _BATCHING = 0.6  # until measured: k requests at once take k^0.6 times as long as one alone
 _LONGEST_DRAIN_S = 10.0
+WARM_WAKE_S = 0.02  # of a replica that is loaded: gateways have to be told
 FORESEEN_S = 5.0  # a replica that serves sooner is asked for when it is needed: the present tells more than forecasts
 _WOKEN = 0.9  # of those who come to a pipeline that sleeps, where it wakes soon
 _WOKEN_WITHIN_S = 1.5
@@ -61,10 +62,15 @@ def build_service(spec: PipelineSpec, configuration: Configuration, demand: Dema
     return Service(mean_s=alone_s, slots=slots, slow=slow, slack=((1.0, _even(slack_s)),))
 
 
-def plan_stretches(spec: PipelineSpec, demand: Demand, settings: TargetSettings = DEFAULTS) -> tuple[float, float]:
-    """Seconds of the near stretch, until a replica that is given now would serve, and of the far one after it."""
+def plan_stretches(
+    spec: PipelineSpec, demand: Demand, settings: TargetSettings = DEFAULTS, *, warm: bool = False
+) -> tuple[float, float]:
+    """Seconds of the near stretch, until a replica that is given now would serve, and of the far one after it.
+
+    `warm`: one is loaded and waits for devices.
+    """
     drain_s = min(demand.service_s or 0.0, _LONGEST_DRAIN_S)
-    wait_s = spec.configurations[0].wake_s + drain_s + TURN_S
+    wait_s = (WARM_WAKE_S if warm else spec.configurations[0].wake_s) + drain_s + TURN_S
     if wait_s < FORESEEN_S:
         return wait_s, wait_s + _SOON_S
     near, far = settings.windows(wait_s, decide_s=TURN_S)
@@ -94,13 +100,14 @@ def build_want(
     floor: int,
     cap: int,
     settings: TargetSettings = DEFAULTS,
+    warm: bool = False,
 ) -> Want:
-    """What the pipeline wants now; `options` by configuration, `floor` and `cap` in replicas."""
+    """What the pipeline wants now; `options` by configuration, `floor` and `cap` in replicas, `warm` as above."""
     there = sum(option.now for option in options)
     service = build_service(spec, spec.configurations[0], demand, there)
     # Why not without a service time: a rate alone does not say how much work it is.
-    outlook = demand.outlook if demand.service_s is not None else None
-    outlook = outlook or _present(spec, demand, service, settings)
+    outlook = demand.outlook if demand.service_s is not None and not warm else None
+    outlook = outlook or _present(spec, demand, service, settings, warm=warm)
     inside = demand.queued + min(float(demand.in_flight), float(service.slots * there))
     return Want(
         service=service,
@@ -121,7 +128,7 @@ def build_want(
     )
 
 
-def _present(spec: PipelineSpec, demand: Demand, service: Service, settings: TargetSettings) -> Outlook:
+def _present(spec: PipelineSpec, demand: Demand, service: Service, settings: TargetSettings, *, warm: bool) -> Outlook:
     """An outlook without forecast: the load stays, within the spread of what was counted by chance."""
     if demand.service_s is None:
         rate, counted = demand.concurrency / (service.mean_s * service.slow[-1]), demand.concurrency
@@ -132,7 +139,7 @@ def _present(spec: PipelineSpec, demand: Demand, service: Service, settings: Tar
     spread = math.hypot(settings.forecast.unknown, 1.0 / math.sqrt(counted + 1.0))
     rates = tuple(rate * math.exp(spread * one) for one in _SPREAD)
     assert len(rates) == len(PROBABILITIES)
-    near_s, far_s = plan_stretches(spec, demand, settings)
+    near_s, far_s = plan_stretches(spec, demand, settings, warm=warm)
     return Outlook(near=rates, far=rates, near_s=near_s, far_s=far_s)
 
 

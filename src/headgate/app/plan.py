@@ -79,6 +79,7 @@ def build_plan(
             cap=pipeline.cap,
             queue=pipeline.queue,
             idle_s=pipeline.idle_s,
+            warm_s=pipeline.warm_s,
             timeout_s=pipeline.timeout_s,
             first_token_s=pipeline.slo.first_token_ms / 1e3,
             per_token_s=pipeline.slo.per_token_ms / 1e3,

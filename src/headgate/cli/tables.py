@@ -54,6 +54,7 @@ def _pipelines(told: dict[str, Any]) -> Table:
         ">ready",
         ">starting",
         ">draining",
+        ">warm",
         ">wanted",
         ">in flight",
         ">queued",
@@ -68,6 +69,7 @@ def _pipelines(told: dict[str, Any]) -> Table:
             _number(one.get("ready"), "green"),
             _number(one.get("starting"), "yellow"),
             _number(one.get("draining"), "magenta"),
+            _number(one.get("warm"), "cyan"),
             str(one.get("wanted", "-")),
             str(one.get("in_flight", "-")),
             _number(one.get("queued"), "red"),
@@ -86,7 +88,7 @@ def _remark(one: dict[str, Any]) -> Text:
         return Text(f"shed {100 * shed:.3g} %", "red")
     if one.get("kept") and one.get("ready") and not one.get("in_flight"):
         return Text("kept alive", "dim")
-    return Text() if one.get("ready") else Text("asleep", "dim")
+    return Text() if one.get("ready") or one.get("warm") else Text("asleep", "dim")
 
 
 def _replicas(replicas: list[dict[str, Any]]) -> Table:

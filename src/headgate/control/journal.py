@@ -14,7 +14,7 @@ from typing import Any, Protocol
 
 from sqlalchemy import delete, func, select, update
 
-from headgate.allocation.plan import Move, Start
+from headgate.allocation.plan import Move, Start, Wake
 from headgate.core.clock import Clock
 from headgate.core.errors import HeadgateError
 from headgate.store.database import Database
@@ -27,7 +27,7 @@ Row = Mapping[str, Any]
 
 _RETRY_S = 1.0
 _WAITING_LIMIT = 10_000
-_LIVE = ("starting", "ready", "draining")
+_LIVE = ("starting", "ready", "draining", "warm")
 
 
 class Journal(Protocol):
@@ -169,11 +169,12 @@ class StoreJournal:
 
 def plain_move(move: Move) -> dict[str, Any]:
     """A move as it is recorded."""
-    if isinstance(move, Start):
+    if isinstance(move, Start | Wake):
         seat = move.seat
         return {
-            "kind": "start",
+            "kind": move.kind,
             "pipeline": seat.pipeline,
+            **({"replica": seat.replica} if seat.replica else {}),
             "pool": seat.pool,
             "devices": list(seat.devices),
             "share": seat.share,

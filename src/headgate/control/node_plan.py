@@ -83,6 +83,7 @@ class PlannedPipeline:
     cap: int = 4
     queue: int = 64
     idle_s: float = 30.0
+    warm_s: float = 600.0
     timeout_s: float = 120.0
     first_token_s: float = 0.5
     per_token_s: float = 0.1
@@ -145,4 +146,5 @@ def _build_spec(pipeline: PlannedPipeline, model: PlannedModel, wakes: Mapping[s
         first_token_s=pipeline.first_token_s,
         per_token_s=pipeline.per_token_s,
         idle_s=pipeline.idle_s,
+        warm_s=pipeline.warm_s,
     )

@@ -14,19 +14,20 @@ from dataclasses import dataclass, field, replace
 from functools import partial
 from typing import Any
 
-from headgate.allocation.plan import Plan, Start, plan_moves
+from headgate.allocation.plan import Plan, Rest, Start, Stop, plan_moves
 from headgate.allocation.policy import decide
 from headgate.allocation.recording import plain_state, seal_allocation
 from headgate.allocation.settings import DEFAULTS
 from headgate.allocation.state import Allocation, Change, History, State
 from headgate.control.demands import DemandBook
+from headgate.control.drains import Drains
 from headgate.control.faults import FaultBook
 from headgate.control.fleets.fleet import Event, Fleet, Gone, Member, Ready, StartOrder
 from headgate.control.journal import Journal, plain_move
 from headgate.control.node_plan import NodePlan, build_specs
 from headgate.control.replay import tell_changes
 from headgate.control.routes import build_pipelines, build_replicas
-from headgate.control.takeback import find_able, seat_draining
+from headgate.control.takeback import find_able, find_restful, seat_draining
 from headgate.core.chance import Chance
 from headgate.core.clock import Clock
 from headgate.core.ids import Ids
@@ -35,7 +36,6 @@ from headgate.core.table import LoadReport, RoutingTable
 log = logging.getLogger(__name__)
 
 _KEPT = 200
-_QUIET_S = 3.0  # a node that just started waits this long for gateways before it believes that there are none
 _WAKE_LEARNING = 0.3
 _QUIET_TICKS = 4.0
 
@@ -53,15 +53,6 @@ class Decision:
     reason: str
     changes: tuple[Change, ...] = ()
     gap_to_bound: float | None = None
-
-
-@dataclass(slots=True)
-class _Drain:
-    """A replica that leaves: gateways that know table number `table` send it nothing; `until` bounds the wait."""
-
-    table: int | None
-    until: float
-    stopping: bool = False
 
 
 class Reconciler:
@@ -83,7 +74,7 @@ class Reconciler:
         self.demands = DemandBook()
         self.faults = FaultBook(plan.settings, chance)
         self.decisions: deque[Decision] = deque(maxlen=_KEPT)
-        self.moves: dict[str, int] = {"start": 0, "drain": 0, "stop": 0}
+        self.moves: dict[str, int] = {"start": 0, "drain": 0, "stop": 0, "rest": 0, "wake": 0}
         self.crashes = 0
         self.wakes: dict[str, float] = {}  # seconds from start to a real token that were seen, by configuration key
         self.allocation: Allocation | None = None
@@ -93,10 +84,9 @@ class Reconciler:
         self._ids = ids
         self._publish = publish
         self._histories: dict[str, History] = {}
-        self._draining: dict[str, _Drain] = {}
+        self._drains = Drains(self.demands, clock)
         self._last: tuple[object, ...] = ()
         self._number = journal.last_number()
-        self._began = clock.monotonic()
         # Why the time: gateways outlive a node, and what they say of tables must not be taken for a newer one's.
         self.table = RoutingTable(node=node, number=int(clock.now() * 1000), pipelines={}, replicas={})
         self._epoch = self.table.number
@@ -120,10 +110,10 @@ class Reconciler:
         self.demands.take(report, self._clock.monotonic())
         for name in report.suspects:
             self._fleet.look_at(name, partial(self._is_busy, name))
-        busy = {one.pipeline for one in self._fleet.members() if one.stage != "draining"}
+        busy = {one.pipeline for one in self._fleet.members() if one.stage not in ("draining", "warm")}
         if any(load.queued and name not in busy for name, load in report.pipelines.items()):
             self.wake("waiting")
-        elif any(not drain.stopping and self._is_drained(name) for name, drain in self._draining.items()):
+        elif self._drains.any_drained():
             self.wake("drained")
 
     def join(self, gateway: str) -> None:
@@ -193,20 +183,20 @@ class Reconciler:
         now = self._clock.monotonic()
         state = self._load_state(now)
         decided = decide(state)
-        stopping = {name for name, drain in self._draining.items() if drain.stopping}
-        able = find_able(self._fleet.members(), stopping | self.demands.suspects())
+        lost = self._drains.stopping | self.demands.suspects()
+        able = find_able(self._fleet.members(), lost)
         seats = seat_draining(decided.seats, state.running, able, state.capacity)
         allocation = self.allocation = replace(decided, seats=seats)
         self._histories = dict(allocation.histories)
-        plan = plan_moves(state.running, allocation.seats, state.capacity)
+        plan = plan_moves(state.running, seats, state.capacity, find_restful(self.members, lost, decided.resting))
         decision = self._record(trigger, state, decided, plan)
-        self._apply(plan, allocation, now)
+        self._apply(plan, allocation)
         return decision
 
     def _pause_s(self) -> float:
         retry_s = self.faults.next_retry(self._clock.monotonic())
         tick_s = self.plan.settings.tick_s
-        if not self._draining and not any(one.inside for one in self.demands.demands.values()):
+        if not self._drains and not any(one.inside for one in self.demands.demands.values()):
             tick_s *= _QUIET_TICKS  # whatever happens next is an event; only idle times run
         return tick_s if retry_s is None else min(tick_s, max(0.0, retry_s))
 
@@ -221,7 +211,7 @@ class Reconciler:
             capacity=self.plan.capacity,
             pipelines=pipelines,
             demands=self.demands.learn({one.name: one for one in pipelines}, self.plan.capacity, now, settings),
-            running=tuple(one.running(self.demands.in_flight(one.id)) for one in self._fleet.members()),
+            running=tuple(one.running(self.demands.in_flight(one.id), now) for one in self._fleet.members()),
             histories={name: self._histories[name] for name in names if name in self._histories},
             held=self.faults.held(now),
             prices=self.allocation.prices if self.allocation else (),
@@ -271,19 +261,24 @@ class Reconciler:
         )
         return decision
 
-    def _apply(self, plan: Plan, allocation: Allocation, now: float) -> None:
+    def _apply(self, plan: Plan, allocation: Allocation) -> None:
         reasons = {one.pipeline: one.reason for one in allocation.changes}
         for member in self._returning():
-            self._draining.pop(member.id, None)
+            self._drains.end(member.id)
             self._fleet.take_back(member.id)
-        for start in plan.starts:
-            if not start.after:
-                self._start(start)
+        for fill in plan.fills:
+            if fill.after:
+                continue
+            if isinstance(fill, Start):
+                self._start(fill)
+            elif fill.seat.replica is not None:
+                self.moves["wake"] += 1
+                self._fleet.wake(fill.seat.replica, fill.seat)
         for drain in plan.drains:
-            self._drain(drain.replica, drain.pipeline, reasons.get(drain.pipeline, "no seat left"), now)
+            self._drain(drain.replica, drain.pipeline, reasons.get(drain.pipeline, "no seat left"))
         self._refresh_table()
-        for stop in plan.stops:
-            self._stop_if_drained(stop.replica, reasons.get(stop.pipeline, "drained"), now)
+        for leaver in plan.leavers:
+            self._let_go(leaver, reasons.get(leaver.pipeline, "drained"))
 
     def _returning(self) -> list[Member]:
         """Draining replicas that have a seat again."""
@@ -311,7 +306,7 @@ class Reconciler:
             )
         )
 
-    def _drain(self, replica: str, pipeline: str, reason: str, now: float) -> None:
+    def _drain(self, replica: str, pipeline: str, reason: str) -> None:
         self.moves["drain"] += 1
         stage = next((one.stage for one in self._fleet.members() if one.id == replica), None)
         self._fleet.drain(replica, reason)
@@ -320,34 +315,33 @@ class Reconciler:
         patience_s = max(self.plan.settings.drain_s, planned.timeout_s if planned else 0.0)
         # Why None: nobody was ever routed to a replica that was not ready yet.
         table = None if stage == "starting" else self.table.number + 1
-        self._draining[replica] = _Drain(table=table, until=now + patience_s)
+        self._drains.begin(replica, table=table, patience_s=patience_s)
 
-    def _stop_if_drained(self, replica: str, reason: str, now: float) -> None:
-        drain = self._draining.get(replica)
-        if drain is None:  # it was draining when this node took it over
-            drain = _Drain(table=self.table.number, until=now + self.plan.settings.drain_s)
-            self._draining[replica] = drain
-        if drain.stopping:
+    def _let_go(self, leaver: Stop | Rest, reason: str) -> None:
+        """Stop a replica, or put it to rest, once nothing is in flight on it."""
+        replica = leaver.replica
+        # Why here too: it may have drained already when this node took it over; a warm one is known to be idle.
+        is_warm = any(one.id == replica and one.stage == "warm" for one in self._fleet.members())
+        table = None if is_warm else self.table.number
+        self._drains.begin(replica, table=table, patience_s=self.plan.settings.drain_s)
+        progress = self._drains.progress(replica)
+        if progress in ("busy", "stopping"):
             return
-        if not self._is_drained(replica):
-            if now < drain.until:
-                return
+        if progress == "late":
             log.warning("replica %s did not drain in time and is stopped", replica)
             reason = f"did not drain in time; {reason}"
-        drain.stopping = True
+        elif isinstance(leaver, Rest):
+            self._drains.end(replica)
+            self.moves["rest"] += 1
+            self._fleet.rest(replica, reason)
+            self.wake("rested")
+            return
+        self._drains.mark_stopping(replica)
         self.moves["stop"] += 1
         self._fleet.stop(replica, reason)
 
     def _is_busy(self, replica: str) -> bool:
         return self.demands.in_flight(replica) > 0
-
-    def _is_drained(self, replica: str) -> bool:
-        drain = self._draining[replica]
-        if drain.table is None:
-            return True
-        if not self.demands.gateways:
-            return self._clock.monotonic() - self._began >= _QUIET_S
-        return self.demands.is_drained(replica, drain.table)
 
     # -- events and the table ------------------------------------------------------------------------------------------
 
@@ -357,7 +351,7 @@ class Reconciler:
             self._learn_wake(member)
             log.info("replica %s of %s is ready after %.3f s", member.id, member.pipeline, member.load_s or 0.0)
         else:
-            self._draining.pop(member.id, None)
+            self._drains.end(member.id)
             if not event.asked:
                 self._count_failure(event)
         self._refresh_table()

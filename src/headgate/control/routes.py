@@ -20,7 +20,7 @@ def build_pipelines(
 
 
 def build_replicas(members: Iterable[Member]) -> dict[str, ReplicaRoute]:
-    """The routes of all replicas."""
+    """The routes of all replicas that have devices."""
     return {
         member.id: ReplicaRoute(
             id=member.id,
@@ -37,6 +37,7 @@ def build_replicas(members: Iterable[Member]) -> dict[str, ReplicaRoute]:
             state=member.stage,
         )
         for member in members
+        if member.stage != "warm"
     }
 
 

@@ -23,6 +23,15 @@ def find_able(members: Iterable[Member], lost: Collection[str]) -> set[str]:
     }
 
 
+def find_restful(members: Iterable[Member], lost: Collection[str], resting: Collection[str]) -> set[str]:
+    """Those of `resting` (ids) that are loaded and not `lost`: only they can stay so."""
+    return {
+        one.id
+        for one in members
+        if one.id in resting and one.id not in lost and (one.load_s is not None or one.adopted)
+    }
+
+
 def seat_draining(
     seats: Sequence[Seat], running: Sequence[Running], able: Collection[str], capacity: Capacity
 ) -> tuple[Seat, ...]:

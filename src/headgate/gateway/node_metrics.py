@@ -22,7 +22,7 @@ Samples = Iterator[tuple[tuple[str, ...], Any]]
 """Label values and the number, None where it is not known."""
 
 _PATIENCE_S = 1.0  # a scrape waits no longer for the node: Prometheus itself gives up after ten seconds
-_STAGES = ("ready", "starting", "draining")
+_STAGES = ("ready", "starting", "draining", "warm")
 
 
 async def load_node_metrics(look: Look, clock: Clock) -> bytes:

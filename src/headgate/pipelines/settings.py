@@ -66,6 +66,11 @@ class PipelineSettings(BaseModel):
     idle_s: Patience = Field(
         default=30.0, description="How long replicas above what the load needs are kept when nobody asks for them."
     )
+    warm_s: Patience = Field(
+        default=600.0,
+        description="How long a replica that gave its devices up stays loaded in memory that nobody else asks for: it "
+        "serves again at once. 0 ends it.",
+    )
     timeout_s: Seconds = Field(default=120.0, description="The longest a request may take, waiting included.")
 
     @model_validator(mode="after")

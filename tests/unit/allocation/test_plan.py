@@ -18,19 +18,19 @@ def test_a_start_waits_for_those_whose_place_it_takes_and_only_for_them():
     running = [runs("r1", "a", 0), runs("r2", "a", 1, share=0.5)]
     plan = plan_moves(running, [seat("b", 0), seat("c", 1, share=0.5)], make_capacity(2))
     assert kinds(plan) == ["start", "drain", "drain", "stop", "start", "stop"]
-    assert {move.seat.pipeline: move.after for move in plan.starts} == {"c": (), "b": ("r1",)}
+    assert {move.seat.pipeline: move.after for move in plan.fills} == {"c": (), "b": ("r1",)}
 
 
 def test_a_draining_replica_still_holds_its_place():
     running = [runs("r1", "a", 0, stage="draining", in_flight=3)]
     plan = plan_moves(running, [seat("b", 0)], make_capacity(1))
-    assert kinds(plan) == ["stop", "start"] and plan.starts[0].after == ("r1",)
+    assert kinds(plan) == ["stop", "start"] and plan.fills[0].after == ("r1",)
 
 
 def test_memory_is_waited_for_as_well():
     running = [runs("r1", "a", 0, memory=2 * GB)]
     plan = plan_moves(running, [seat("b", 1, memory=2 * GB)], make_capacity(2, memory=3 * GB))
-    assert plan.starts[0].after == ("r1",)
+    assert plan.fills[0].after == ("r1",)
 
 
 def test_who_keeps_a_seat_is_left_alone():

@@ -325,7 +325,7 @@ async def test_the_status_tells_pools_pipelines_and_replicas_and_no_secret():
         status = build_status(world.reconciler)
         assert status["pipelines"]["a"]["ready"] == 1 and status["pipelines"]["a"]["in_flight"] == 2
         assert status["pools"][0]["cores_used"] == 1.0
-        assert status["moves"] == {"start": 1, "drain": 0, "stop": 0}
+        assert status["moves"] == {"start": 1, "drain": 0, "stop": 0, "rest": 0, "wake": 0}
         assert b"secret" not in orjson.dumps(status)
 
 

@@ -13,6 +13,7 @@ from typing import Any, cast
 
 import orjson
 
+from headgate.allocation.state import Stage
 from headgate.control.fleets.fleet import Member
 from headgate.control.journal import Journal
 from headgate.control.node_plan import PlannedModel
@@ -40,6 +41,12 @@ def build_label(member: Member, model: PlannedModel) -> dict[str, str]:
     facts |= {"devices": member.devices, "context": member.context, "address": member.address}
     facts |= {"format": model.version.format, "task": model.version.task, "since": member.since}
     return {_LABEL: orjson.dumps(facts).decode()}
+
+
+def move_label(record: ReplicaRecord, member: Member) -> dict[str, str]:
+    """The label of a replica that got other devices, or rests."""
+    facts = orjson.loads(record.labels.get(_LABEL, "{}"))
+    return {_LABEL: orjson.dumps({**facts, "devices": member.devices, "warm": member.stage == "warm"}).decode()}
 
 
 def read_version(record: ReplicaRecord) -> Version | None:
@@ -99,7 +106,9 @@ async def _judge(
         log.warning("%s; it is ended", refused.message)
         await discard(host, record)
         return None
-    return _build_member(record, facts, draining=row is not None and row["state"] == "draining"), process
+    # Why its record before its row: rows are written behind, and who rests must not be taken to sit on its devices.
+    draining = row is not None and row["state"] == "draining"
+    return _build_member(record, facts, "warm" if facts.get("warm") else "draining" if draining else "ready"), process
 
 
 async def _listens(address: str) -> bool:
@@ -161,7 +170,7 @@ def _build_version(facts: Mapping[str, Any]) -> Version:
     )
 
 
-def _build_member(record: ReplicaRecord, facts: Mapping[str, Any], *, draining: bool) -> Member:
+def _build_member(record: ReplicaRecord, facts: Mapping[str, Any], stage: Stage) -> Member:
     return Member(
         id=record.replica,
         **{name: facts[name] for name in _FACTS},
@@ -170,7 +179,7 @@ def _build_member(record: ReplicaRecord, facts: Mapping[str, Any], *, draining: 
         address=facts["address"],
         secret=record.secret,
         epoch=record.epoch,
-        stage="draining" if draining else "ready",
+        stage=stage,
         since=facts["since"],
         pid=record.pid,
         adopted=True,

@@ -7,6 +7,7 @@ from collections.abc import Callable, Coroutine
 from dataclasses import replace
 from typing import Any
 
+from headgate.allocation.state import Seat
 from headgate.control.fleets.fleet import Event, Gone, Member, Ready, StartOrder
 from headgate.control.node_plan import NodePlan
 from headgate.core.clock import Clock
@@ -76,6 +77,18 @@ class FakeFleet:
         if member.stage == "draining" and replica not in self._stopping:
             self._members[replica] = replace(member, stage="ready")
             self._note("take back", member.pipeline)
+
+    def rest(self, replica: str, reason: str) -> None:
+        """See Fleet."""
+        self._members[replica] = replace(self._members[replica], stage="warm", rested_at=self.clock.monotonic())
+        self._note("rest", self._members[replica].pipeline)
+
+    def wake(self, replica: str, seat: Seat) -> None:
+        """See Fleet."""
+        member = self._members[replica]
+        if member.stage == "warm" and replica not in self._stopping:
+            self._members[replica] = replace(member, stage="ready", devices=seat.devices, rested_at=None)
+            self._note("wake", member.pipeline)
 
     def stop(self, replica: str, reason: str) -> None:
         """Gone after `stop_s`."""

@@ -32,7 +32,8 @@ class StartOrder:
 class Member:
     """One replica of a fleet, from its order to its end.
 
-    `since` is when it was started (seconds since the Unix epoch); `load_s` how long it took to a real token.
+    `since` is when it was started (seconds since the Unix epoch); `load_s` how long it took to a real token;
+    `rested_at` when it was put to rest (monotonic seconds).
     """
 
     id: str
@@ -56,8 +57,9 @@ class Member:
     load_s: float | None = None
     pid: int | None = None
     adopted: bool = False
+    rested_at: float | None = None
 
-    def running(self, in_flight: int) -> Running:
+    def running(self, in_flight: int, now: float) -> Running:
         """The replica as the allocator sees it."""
         return Running(
             id=self.id,
@@ -70,7 +72,13 @@ class Member:
             memory_bytes=self.memory_bytes,
             stage=self.stage,
             in_flight=in_flight,
+            rested_s=0.0 if self.rested_at is None else now - self.rested_at,
         )
+
+    @property
+    def held(self) -> float:
+        """Devices' worth that it holds now."""
+        return 0.0 if self.stage == "warm" else self.share
 
     @property
     def device(self) -> str:
@@ -125,6 +133,14 @@ class Fleet(Protocol):
 
     def take_back(self, replica: str) -> None:
         """Have a replica that drains serve again. Not once it is being stopped."""
+        ...
+
+    def rest(self, replica: str, reason: str) -> None:
+        """Take its devices from a replica that has drained. It stays loaded, and holds its memory alone."""
+        ...
+
+    def wake(self, replica: str, seat: Seat) -> None:
+        """Have a warm replica serve on the devices of `seat`."""
         ...
 
     def stop(self, replica: str, reason: str) -> None:

@@ -11,7 +11,8 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, replace
 from typing import Protocol, cast
 
-from headgate.control.fleets.adoption import build_label, find_left_behind, read_version
+from headgate.allocation.state import Seat
+from headgate.control.fleets.adoption import build_label, find_left_behind, move_label, read_version
 from headgate.control.fleets.fleet import Event, Gone, Member, Ready, StartOrder
 from headgate.control.fleets.looks import Looks, Suspect
 from headgate.control.journal import Journal
@@ -108,6 +109,18 @@ class LocalFleet:
             self._change(life, replace(life.member, stage="ready"))
             self._journal.record_replica({"id": replica, "state": "ready", "reason": None})
 
+    def rest(self, replica: str, reason: str) -> None:
+        """See Fleet."""
+        life = self._lives.get(replica)
+        if life is not None and life.asked is None:
+            self._put(life, replace(life.member, stage="warm", rested_at=self._clock.monotonic()), reason)
+
+    def wake(self, replica: str, seat: Seat) -> None:
+        """See Fleet."""
+        life = self._lives.get(replica)
+        if life is not None and life.member.stage == "warm" and life.asked is None:
+            self._put(life, replace(life.member, stage="ready", devices=seat.devices, rested_at=None), None)
+
     def stop(self, replica: str, reason: str) -> None:
         """See Fleet."""
         life = self._lives.get(replica)
@@ -143,6 +156,8 @@ class LocalFleet:
         for member, process in found:
             life = self._lives[member.id] = _Life(member=member, process=process)
             life.ready_at = self._clock.monotonic()
+            if member.stage == "warm":
+                self._change(life, replace(member, rested_at=life.ready_at))
             self._journal.record_replica({**_row(member), "ready_at": self._clock.now()})
             life.task = asyncio.ensure_future(self._watch_adopted(life, process))
         return self.members()
@@ -282,6 +297,19 @@ class LocalFleet:
                 f"needs {format_bytes(need)} of memory and {format_bytes(free)} are free: {need - free} bytes are "
                 "missing. Give it less context or fewer slots, or free memory on this machine."
             )
+
+    def _put(self, life: _Life, member: Member, reason: str | None) -> None:
+        """Give a loaded replica devices, or take them from it."""
+        self._change(life, member)
+        if life.process is not None:
+            gpus = life.process.record.placement.gpus
+            cores = () if gpus else member.devices
+            placement = Placement(cores=cores, share=min(1.0, member.held), gpus=gpus)
+            try:
+                life.process.place(placement, move_label(life.process.record, member))
+            except OSError as error:  # it is ending, and Gone follows
+                log.warning("replica %s of %s cannot be placed: %s", member.id, member.pipeline, error.strerror)
+        self._journal.record_replica({"id": member.id, "state": member.stage, "reason": reason})
 
     def _change(self, life: _Life, member: Member) -> None:
         life.member = member
