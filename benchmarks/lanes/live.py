@@ -17,6 +17,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 
+from benchmarks.lanes import live_wake
 from benchmarks.lanes.live_cases import CASES, CORES, Case, model_speed, nominal_speeds, unit_speed
 from benchmarks.lanes.live_house import POLICIES, Measured, list_room, measure, open_case, sum_up_run
 from benchmarks.lanes.live_virtual import REPLICA_BYTES, VirtualHouse
@@ -51,7 +52,7 @@ def figures(*, full: bool) -> dict[str, float]:
             f"{'':24} {'requests':>8} {'late':>6} {'lost':>6} {'p95 ms':>8} {'in time/s':>9} {'moves':>6} {'over':>6}"
         )
         measured |= tell_case(case, _run_case(case, speeds, clock)) | run_virtual(case, seeds=5)
-    return measured | sum_up(measured)
+    return measured | sum_up(measured) | live_wake.figures()
 
 
 def _run_case(case: Case, speeds: dict[str, Speed], clock: SystemClock) -> dict[str, list[Measured]]:
@@ -130,7 +131,7 @@ def _run_virtually(
 ) -> Measured:
     house = VirtualHouse(case, split=split)
     samples: list[Sample] = asyncio.run(house.run(arrivals, speeds))
-    moves = sum(house.reconciler.moves[kind] for kind in ("start", "stop"))
+    moves = sum(house.reconciler.moves[kind] for kind in ("start", "stop", "rest", "wake"))
     return sum_up_run(samples, _VIRTUAL_S, moves=moves, looks=house.looks, over=house.over)
 
 

@@ -65,7 +65,6 @@ class BudgetWatch:
     over: int = 0
     _end: threading.Event = field(default_factory=threading.Event)
     _thread: threading.Thread | None = None
-    _known: dict[str, dict[str, Any]] = field(default_factory=dict[str, dict[str, Any]])
 
     def __enter__(self) -> Self:
         self._thread = threading.Thread(target=self._watch, name="budget")
@@ -99,9 +98,7 @@ class BudgetWatch:
         found: list[dict[str, Any]] = []
         for path in self.run.glob("replica-*.json"):
             with contextlib.suppress(OSError, ValueError):  # it ended meanwhile
-                if path.name not in self._known:
-                    self._known[path.name] = json.loads(path.read_bytes())
-                found.append(self._known[path.name])
+                found.append(json.loads(path.read_bytes()))
         return found
 
 

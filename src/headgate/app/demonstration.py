@@ -94,7 +94,7 @@ class Decision:
 @dataclass(slots=True)
 class Progress:
     """How the load goes, as it goes. By pipeline: `replicas` has one count for each look; `started` and `stopped`
-    count the replicas that came and went since the load began.
+    count the replicas that got devices and gave them up since the load began.
     """
 
     seconds: float
@@ -110,7 +110,7 @@ class Progress:
     stopped: Counter[str] = field(default_factory=Counter[str])
 
     def moved(self, pipeline: str | None = None) -> int:
-        """Replicas that were started or stopped, of one pipeline or of all."""
+        """How often a replica got devices or gave them up, of one pipeline or of all."""
         both = self.started + self.stopped
         return both.total() if pipeline is None else both[pipeline]
 
@@ -383,8 +383,8 @@ class _Watcher:
 
 
 def _replicas(status: dict[str, Any]) -> dict[str, str]:
-    """The pipeline of each replica by its id."""
-    return {one["id"]: one["pipeline"] for one in status.get("replicas", ())}
+    """The pipeline of each replica that has devices, by its id."""
+    return {one["id"]: one["pipeline"] for one in status.get("replicas", ()) if one["state"] != "warm"}
 
 
 def _environment() -> dict[str, str]:

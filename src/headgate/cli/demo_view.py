@@ -80,7 +80,7 @@ def tell_verdict(static: Progress, moving: Progress) -> str:
         return f"\n[bold yellow]No difference[/]: with Headgate {figures}.{lost}"
     if missed > without:
         return f"\n[bold red]The static split did better here[/]: with Headgate {figures}.{lost}"
-    moves = f"No request was lost while replicas were started or stopped {moving.moved()} times."
+    moves = f"No request was lost while replicas came and went {moving.moved()} times."
     return f"\n[bold green]Headgate did better[/]: {figures}.{lost or ' ' + moves}"
 
 

@@ -14,6 +14,9 @@ from headgate.core.clock import SystemClock
 from headgate.core.units import format_bytes
 
 _ROUNDING = 0.0005  # a gap that shows as 0.0 %
+_MOVES = ("start", "wake", "rest", "stop")
+_STYLES = {"ready": "green", "starting": "yellow", "draining": "magenta", "warm": "cyan"}
+_PASSING = ("starting", "draining", "warm")  # stages that are shown where a replica is in one
 
 
 def status_tables(told: dict[str, Any]) -> RenderableType:
@@ -36,7 +39,7 @@ def _headline(told: dict[str, Any]) -> Text:
     up = timedelta(seconds=int(max(0.0, SystemClock().now() - house["started_at"])))
     text = Text.assemble((house["url"] + "/v1", "bold"), f"  {house['stage']}, up {up}, version {house['version']}")
     moves, gap = told.get("moves"), told.get("gap_to_bound")
-    parts = [f"moves: {moves.get('start', 0)} starts, {moves.get('stop', 0)} stops"] if moves else []
+    parts = ["moves: " + ", ".join(f"{moves.get(kind, 0)} {kind}s" for kind in _MOVES)] if moves else []
     if gap is not None:
         parts.append(
             f"within {100 * gap:.1f} % of the best possible" if gap >= _ROUNDING else "nothing better is possible"
@@ -48,28 +51,19 @@ def _headline(told: dict[str, Any]) -> Text:
 
 
 def _pipelines(told: dict[str, Any]) -> Table:
+    every = told["pipelines"].values()
+    # Why not always: with every column a line of a common terminal would break.
+    passing = [stage for stage in _PASSING if any(one.get(stage) for one in every)]
+    columns = [f">{stage}" for stage in passing]
     table = make_table(
-        "pipeline",
-        "model",
-        ">ready",
-        ">starting",
-        ">draining",
-        ">warm",
-        ">wanted",
-        ">in flight",
-        ">queued",
-        ">per s",
-        ">+1 brings",
-        "",
+        "pipeline", "model", ">ready", *columns, ">wanted", ">in flight", ">queued", ">per s", ">+1 brings", ""
     )
     for name, one in told["pipelines"].items():
         table.add_row(
             name,
             one.get("model") or "-",
-            _number(one.get("ready"), "green"),
-            _number(one.get("starting"), "yellow"),
-            _number(one.get("draining"), "magenta"),
-            _number(one.get("warm"), "cyan"),
+            _number(one.get("ready"), _STYLES["ready"]),
+            *(_number(one.get(stage), _STYLES[stage]) for stage in passing),
             str(one.get("wanted", "-")),
             str(one.get("in_flight", "-")),
             _number(one.get("queued"), "red"),
@@ -106,7 +100,7 @@ def _replicas(replicas: list[dict[str, Any]]) -> Table:
         ">pid",
     )
     for one in sorted(replicas, key=lambda row: (row["pipeline"], row["id"])):
-        style = {"ready": "green", "starting": "yellow"}.get(one["state"], "magenta")
+        style = _STYLES.get(one["state"], "")
         table.add_row(
             one["id"][-8:],
             one["pipeline"],

@@ -90,7 +90,7 @@ def test_what_more_capacity_would_bring() -> None:
     }
     text = show(told, width=120)
     lines = {line.split()[0]: line.split() for line in text.splitlines() if line.strip()}
-    assert "moves: 4 starts, 0 stops; within 0.3 % of the best possible" in text
+    assert "moves: 4 starts, 0 wakes, 0 rests, 0 stops; within 0.3 % of the best possible" in text
     assert lines["ticket-category"][-5:] == ["8.8", "0.41", "shed", "62.1", "%"], "on one line"
     assert lines["calm"][-2:] == ["8.8", "0"]
     assert lines["cpu"][-1] == "0.86" and lines["old"][-1] == "-"
