@@ -165,6 +165,15 @@ class Board:
         room.claimed.add(warm, warm.devices)
         return True
 
+    def cache(self, pool: str, file_bytes: int) -> bool:
+        """Claim memory for a file on every node of the pool, if each has that much beside all that is claimed."""
+        rooms = self._pools.get(pool, [])
+        if not all(room.claimed.bytes_total + file_bytes <= room.node.memory_bytes for room in rooms):
+            return False
+        for room in rooms:
+            room.claimed.bytes_total += file_bytes
+        return bool(rooms)
+
     def claim(self, replica: Running) -> Seat | None:
         """The seat of a replica that stands; None when its place is taken or gone."""
         room = self._rooms.get((replica.pool, replica.node))

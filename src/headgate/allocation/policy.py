@@ -15,7 +15,7 @@ from headgate.allocation.choice import Choice, choose
 from headgate.allocation.packing import Board
 from headgate.allocation.pipeline import RANKS
 from headgate.allocation.reasons import explain, find_shed
-from headgate.allocation.resting import choose_resting
+from headgate.allocation.resting import choose_asleep, choose_resting
 from headgate.allocation.seating import (
     Costs,
     claim_own,
@@ -56,6 +56,7 @@ def decide(state: State) -> Allocation:
         prices=() if choice is None else tuple(tuple(row) for row in choice.solution.prices.tolist()),
         gap_to_bound=None if choice is None else choice.solution.gap,
         resting=resting,
+        asleep=choose_asleep(sides, board),
     )
 
 

@@ -1,10 +1,10 @@
-"""Which replicas that lost their devices stay loaded: a choice about memory that no seat takes.
+"""In which state those rest who have no devices: a choice about memory that no seat takes.
 
-A warm replica serves at once, where one that was stopped has to load its model again. Of those who might rest, those
-are kept that save most seconds for each byte, by how soon they are likely to be called: who gave its devices up t
-seconds ago is thought to be called back within the next second with a chance of 1 / t. A seat takes the memory of
-whoever rests there. Source: hyperbolic caching (A. Blankstein, S. Sen and M. Freedman, USENIX ATC 2017), and
-keep-alive of functions as caching (A. Fuerst and P. Sharma, ASPLOS 2021).
+A warm replica serves at once; of one that sleeps the model has to be loaded, with its file in the page cache; of one
+that is off it has to come from a disk. What saves most seconds for each byte is kept, warm ones first, by how soon it
+is likely to be called: who was last called t seconds ago is thought to be called within the next second with a chance
+of 1 / t. A seat takes the memory of whoever rests there. Source: hyperbolic caching (A. Blankstein, S. Sen and
+M. Freedman, USENIX ATC 2017), and keep-alive of functions as caching (A. Fuerst and P. Sharma, ASPLOS 2021).
 """
 
 from __future__ import annotations
@@ -40,6 +40,23 @@ def choose_resting(sides: Sequence[Side], state: State, board: Board) -> tuple[s
             free[one.pipeline] -= 1
             resting.append(one.id)
     return tuple(sorted(resting))
+
+
+def choose_asleep(sides: Sequence[Side], board: Board) -> tuple[str, ...]:
+    """The keys of configurations without a replica whose files shall be in the page cache; that memory is claimed."""
+    present = {seat.configuration for seat in board.seats}
+    worths: dict[str, float] = {}
+    told: dict[str, tuple[str, int]] = {}
+    for side in sides:
+        for one in side.spec.configurations:
+            profile = one.profile
+            if one.key in present or side.resting or not profile.file_bytes or profile.load_cold_s is None:
+                continue
+            saved_s = side.spec.weight * (profile.load_cold_s - one.wake_s) / max(side.demand.idle_for_s, _LEAST_S)
+            worths[one.key] = worths.get(one.key, 0.0) + max(0.0, saved_s) / profile.file_bytes
+            told[one.key] = (one.pool, profile.file_bytes)
+    order = sorted(worths, key=lambda key: (-worths[key], key))
+    return tuple(sorted(key for key in order if worths[key] > 0.0 and board.cache(*told[key])))
 
 
 def _worth(side: Side, one: Running) -> float:

@@ -107,7 +107,8 @@ class Change:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Allocation:
-    """Who shall have what. A replica that runs and has no seat is to leave, to rest where `resting` names it.
+    """Who shall have what. A replica that runs and has no seat is to leave, to rest where `resting` names it. `asleep`
+    are keys of configurations without a replica whose files shall be in the page cache.
 
     `unmet` counts replicas that a pipeline's load asks for and that do not fit; `values` is the utility that one more
     replica would bring each; `shed` is the part of a pipeline's requests that its replicas cannot serve in the long
@@ -124,6 +125,7 @@ class Allocation:
     prices: tuple[tuple[float, ...], ...] = ()
     gap_to_bound: float | None = None
     resting: tuple[str, ...] = ()
+    asleep: tuple[str, ...] = ()
 
     @property
     def replicas(self) -> dict[str, int]:

@@ -107,6 +107,10 @@ class DemandBook:
         """Requests on a replica, over all gateways, as they last said."""
         return sum(one.report.in_flight.get(replica, 0) for one in self._gateways.values() if one.report)
 
+    def is_busy(self, replica: str) -> bool:
+        """Whether a gateway has requests on the replica."""
+        return self.in_flight(replica) > 0
+
     def is_drained(self, replica: str, table_number: int) -> bool:
         """Whether every gateway has said, knowing a table from `table_number` on, that nothing is in flight there.
 

@@ -21,6 +21,7 @@ from headgate.engines.engine import Engine, ModelOptions
 
 _FIRST_LOAD_S = 0.2  # process start to first token of a tiny model; measured ones replace it
 _LOAD_BYTES_PER_S = 1.0e9  # from a warm page cache
+_DISK_BYTES_PER_S = 2.0e8  # until it was measured
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -133,7 +134,9 @@ def _build_spec(pipeline: PlannedPipeline, model: PlannedModel, wakes: Mapping[s
         profile=replace(
             model.profile,
             load_s=wakes.get(key, model.profile.load_s),
+            load_cold_s=model.profile.load_cold_s or wake_s + model.version.bytes / _DISK_BYTES_PER_S,
             memory_bytes=model.profile.memory_bytes or memory_bytes,
+            file_bytes=model.profile.file_bytes or model.version.bytes or None,
         ),
     )
     return PipelineSpec(

@@ -86,6 +86,7 @@ class Reconciler:
         self._histories: dict[str, History] = {}
         self._drains = Drains(self.demands, clock)
         self._last: tuple[object, ...] = ()
+        self._cached: set[str] = set()
         self._number = journal.last_number()
         # Why the time: gateways outlive a node, and what they say of tables must not be taken for a newer one's.
         self.table = RoutingTable(node=node, number=int(clock.now() * 1000), pipelines={}, replicas={})
@@ -109,7 +110,7 @@ class Reconciler:
         """
         self.demands.take(report, self._clock.monotonic())
         for name in report.suspects:
-            self._fleet.look_at(name, partial(self._is_busy, name))
+            self._fleet.look_at(name, partial(self.demands.is_busy, name))
         busy = {one.pipeline for one in self._fleet.members() if one.stage not in ("draining", "warm")}
         if any(load.queued and name not in busy for name, load in report.pipelines.items()):
             self.wake("waiting")
@@ -276,9 +277,17 @@ class Reconciler:
                 self._fleet.wake(fill.seat.replica, fill.seat)
         for drain in plan.drains:
             self._drain(drain.replica, drain.pipeline, reasons.get(drain.pipeline, "no seat left"))
+        self._cache_files(allocation)
         self._refresh_table()
         for leaver in plan.leavers:
             self._let_go(leaver, reasons.get(leaver.pipeline, "drained"))
+
+    def _cache_files(self, allocation: Allocation) -> None:
+        # Why those that run too: what their files hold in memory they need, and must not be told to forget.
+        wanted = {*allocation.asleep, *(one.configuration for one in self._fleet.members())}
+        if wanted != self._cached:
+            self._cached, models = wanted, self.plan.models.values()
+            self._fleet.cache({one.key: one.version.path for one in models if one.version.path and one.key in wanted})
 
     def _returning(self) -> list[Member]:
         """Draining replicas that have a seat again."""
@@ -339,9 +348,6 @@ class Reconciler:
         self._drains.mark_stopping(replica)
         self.moves["stop"] += 1
         self._fleet.stop(replica, reason)
-
-    def _is_busy(self, replica: str) -> bool:
-        return self.demands.in_flight(replica) > 0
 
     # -- events and the table ------------------------------------------------------------------------------------------
 

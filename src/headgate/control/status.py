@@ -76,6 +76,7 @@ def _pipeline_status(reconciler: Reconciler, name: str, members: tuple[Member, .
     demand = reconciler.demands.demands.get(name, Demand())
     route = reconciler.table.pipelines.get(name)
     stages = [one.stage for one in members if one.pipeline == name]
+    model = reconciler.plan.model_of(name)
     allocation = reconciler.allocation
     return {
         "model": route.model if route else None,
@@ -83,6 +84,7 @@ def _pipeline_status(reconciler: Reconciler, name: str, members: tuple[Member, .
         "starting": stages.count("starting"),
         "draining": stages.count("draining"),
         "warm": stages.count("warm"),
+        "asleep": bool(allocation and model and model.key in allocation.asleep),
         "wanted": allocation.replicas.get(name, 0) if allocation else 0,
         "unmet": allocation.unmet.get(name, 0) if allocation else 0,
         "value": round(allocation.values.get(name, 0.0), 4) if allocation else 0.0,

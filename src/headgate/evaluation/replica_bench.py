@@ -24,7 +24,8 @@ from headgate.core.secret import Secret
 from headgate.core.units import format_bytes
 from headgate.engines.engine import Engine, Launch, ModelOptions, Upstream
 from headgate.evaluation.bench import Answer, Footprint, Served
-from headgate.workers.gauges import drop_cached, read_busy_s, read_energy_j, read_idle_s, read_run_s
+from headgate.workers.gauges import read_busy_s, read_energy_j, read_idle_s, read_run_s
+from headgate.workers.page_cache import drop_cached
 from headgate.workers.proc import read_cpu_s
 from headgate.workers.readiness import wait_ready
 from headgate.workers.replica import ReplicaHost, ReplicaProcess

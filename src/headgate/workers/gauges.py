@@ -1,10 +1,10 @@
-"""What this machine's gauges say while something runs: processor time, energy, and what the page cache holds."""
+"""What this machine's gauges say while something runs: processor time and energy."""
 
 from __future__ import annotations
 
 import contextlib
 import os
-from collections.abc import Collection, Iterator
+from collections.abc import Collection
 from pathlib import Path
 
 _IDLE = (3, 4)  # of a line of /proc/stat: idle and waiting for a disk
@@ -54,28 +54,3 @@ def read_energy_j(root: Path = Path("/")) -> float | None:
             with contextlib.suppress(OSError, ValueError):  # since 2020 it is for root's eyes only
                 found.append(int((path / "energy_uj").read_text(encoding="ascii")))
     return sum(found) / 1e6 if found else None
-
-
-def drop_cached(path: Path) -> bool:
-    """Have the page cache forget the file, or all files under the folder; whether it has."""
-    dropped = True
-    for file in _files(path):
-        with file.open("rb") as opened:
-            os.fdatasync(opened.fileno())
-            os.posix_fadvise(opened.fileno(), 0, 0, os.POSIX_FADV_DONTNEED)
-            dropped = dropped and not _is_cached(opened.fileno())
-    return dropped
-
-
-def _files(path: Path) -> Iterator[Path]:
-    return (file for file in path.rglob("*") if file.is_file()) if path.is_dir() else iter((path,))
-
-
-def _is_cached(descriptor: int) -> bool:
-    """Whether the file's first byte could be read without a disk."""
-    try:
-        return os.preadv(descriptor, [bytearray(1)], 0, os.RWF_NOWAIT) == 1
-    except BlockingIOError:
-        return False
-    except OSError:  # this file system does not say
-        return True

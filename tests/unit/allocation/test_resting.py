@@ -8,6 +8,7 @@ from headgate.allocation.capacity import Capacity, Node, Pool
 from headgate.allocation.packing import Board
 from headgate.allocation.plan import plan_moves
 from headgate.allocation.policy import decide
+from headgate.allocation.profile import Profile
 from headgate.allocation.recording import build_state, plain_state
 from tests.unit.allocation.test_policy import GB, load, make_capacity, runs, spec, state
 
@@ -111,3 +112,35 @@ def test_one_that_rests_on_a_gpu_serves_on_that_gpu_alone():
     busy.enter(runs("r2", "b", 1, memory=GB))
     assert busy.seat("a", one.configurations[0], wakes=warm) is None
     assert not Board(capacity).rest(replace(warm, memory_bytes=5 * GB)), "more than the GPU has"
+
+
+def files(name, gigabytes, cold_s=5.0, wake_s=1.0, **more):
+    """A pipeline whose file was measured."""
+    one = spec(name, key=f"v-{name}", wake_s=wake_s, **more)
+    profile = Profile(file_bytes=gigabytes * GB, load_s=wake_s, load_cold_s=cold_s)
+    return replace(one, configurations=(replace(one.configurations[0], profile=profile),))
+
+
+def test_files_sleep_in_the_memory_that_is_left_those_that_save_most_first():
+    now = state(make_capacity(2, memory=5 * GB), files("a", 2), files("b", 2, cold_s=9.0), files("c", 2, weight=3.0))
+    assert decide(now).asleep == ("v-b", "v-c")
+    assert decide(replace(now, capacity=make_capacity(2, memory=10 * GB))).asleep == ("v-a", "v-b", "v-c")
+    forgotten = replace(now, demands={"c": load(0, idle_for_s=1000.0, concurrency=0.0)})
+    assert decide(forgotten).asleep == ("v-a", "v-b"), "who was called last is called next"
+
+
+def test_a_file_of_one_that_runs_or_rests_or_loads_as_fast_from_disk_needs_no_memory_of_its_own():
+    running = (runs("r1", "a", 0, key="v-a", in_flight=1), rests("r2", "b", key="v-b"))
+    now = state(
+        make_capacity(2), files("a", 1), files("b", 1), files("c", 1, cold_s=1.0), files("d", 1),
+        demands={"a": load(1), "b": IDLE}, running=running,
+    )  # fmt: skip
+    assert decide(now).resting == ("r2",) and decide(now).asleep == ("v-d",)
+
+
+def test_who_rests_comes_before_whose_file_sleeps():
+    now = state(
+        make_capacity(1, memory=2 * GB), spec("a"), files("b", 2, cold_s=99.0),
+        demands={"a": IDLE, "b": IDLE}, running=(rests("r1", "a"),),
+    )  # fmt: skip
+    assert decide(now).resting == ("r1",) and decide(now).asleep == ()

@@ -22,7 +22,7 @@ def test_a_measured_wake_takes_the_place_of_the_guess():
     [spec] = build_specs(plan, {})
     [configuration] = spec.configurations
     assert configuration.wake_s == 0.7 and plan.models["a"].wake_s == 0.7
-    assert configuration.profile == MEASURED
+    assert replace(configuration.profile, load_cold_s=None) == MEASURED
     assert configuration.memory_bytes == model.memory_bytes, "what is held for it stays the estimate"
 
 
@@ -37,7 +37,16 @@ def test_nothing_measured_leaves_the_guess():
     plan, model = profiled(Profile())
     [configuration] = build_specs(plan, {})[0].configurations
     assert configuration.wake_s == pytest.approx(0.2)
-    assert configuration.profile == Profile(memory_bytes=model.memory_bytes)
+    assert configuration.profile == Profile(memory_bytes=model.memory_bytes, load_cold_s=configuration.wake_s)
+
+
+def test_the_load_from_a_disk_is_a_guess_by_size_until_it_was_measured():
+    plan, model = profiled(Profile())
+    big = replace(model, version=replace(model.version, bytes=10**9))
+    profile = build_specs(replace(plan, models={"a": big}), {})[0].configurations[0].profile
+    assert profile.file_bytes == 10**9 and profile.load_cold_s == pytest.approx(1.2 + 5.0)
+    measured = replace(big, profile=replace(MEASURED, load_cold_s=2.5, file_bytes=9))
+    assert build_specs(replace(plan, models={"a": measured}), {})[0].configurations[0].profile.load_cold_s == 2.5
 
 
 def test_replicas_are_not_replaced_for_a_new_profile():

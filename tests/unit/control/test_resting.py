@@ -3,7 +3,7 @@
 from dataclasses import replace
 
 from headgate.control.status import build_status
-from tests.unit.control.world import World, make_model, make_plan
+from tests.unit.control.world import World, make_capacity, make_model, make_plan
 
 WARM = {"warm_s": 60.0}
 
@@ -84,3 +84,24 @@ async def test_one_that_dies_while_it_rests_is_missed_by_nobody_and_a_new_one_st
         world.work = {"a": (1, 0)}
         await world.run(3.0)
         assert len(world.ready("a")) == 1 and world.did("a") == ["start", "drain", "rest", "crash", "start"]
+
+
+async def test_files_of_those_that_may_be_woken_are_read_ahead_and_those_of_who_runs_are_kept():
+    plan = make_plan(cores=1, a={"idle_s": 0.5}, b={}, c={})
+    paths = {"a": "/models/a", "b": "/models/b", "c": ""}
+    models = {
+        name: replace(model, version=replace(model.version, path=paths[name], bytes=10**8, digest=f"sha256:{name}"))
+        for name, model in plan.models.items()
+    }
+    async with World(replace(plan, models=models)) as world:
+        both = {models[name].key: paths[name] for name in ("a", "b")}
+        assert world.fleet.cached == both, "c has no file"
+        world.work = {"a": (1, 0)}
+        await world.run(2.0)
+        assert world.ready("a") and world.fleet.cached == both
+        status = build_status(world.reconciler)["pipelines"]
+        assert [status[name]["asleep"] for name in ("a", "b")] == [False, True]
+        small = replace(world.plan, capacity=make_capacity(1, memory=10**7))
+        world.reconciler.apply_plan(small)
+        await world.run(0.5)
+        assert world.fleet.cached == {models["a"].key: "/models/a"}, "no memory for the others"

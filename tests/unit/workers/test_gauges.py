@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from headgate.workers.gauges import drop_cached, read_busy_s, read_energy_j, read_idle_s, read_run_s
+from headgate.workers.gauges import read_busy_s, read_energy_j, read_idle_s, read_run_s
 
 STAT = """cpu  100 10 50 1000 20 3 4 5 9 9
 cpu0 60 5 25 600 10 1 2 3 9 9
@@ -52,12 +52,3 @@ def test_energy_is_that_of_packages_alone(tmp_path: Path) -> None:
         folder.mkdir(parents=True)
         (folder / "energy_uj").write_text(f"{joules * 1_000_000}\n")
     assert read_energy_j(tmp_path) == pytest.approx(5.0)
-
-
-def test_dropping_a_files_pages_leaves_its_bytes(tmp_path: Path) -> None:
-    folder = tmp_path / "model"
-    folder.mkdir()
-    for name in ("a", "b"):
-        (folder / name).write_bytes(b"x" * 100_000)
-    assert isinstance(drop_cached(folder), bool)  # whether it can depends on the file system
-    assert (folder / "a").read_bytes() == b"x" * 100_000

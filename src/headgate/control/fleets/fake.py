@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable, Coroutine
+from collections.abc import Callable, Coroutine, Mapping
 from dataclasses import replace
 from typing import Any
 
@@ -24,6 +24,7 @@ class FakeFleet:
         self.failing: set[str] = set()
         self.broken: set[str] = set()
         self.looked: list[str] = []
+        self.cached: dict[str, str] = {}
         self.history: list[tuple[float, str, str]] = []
         self.left_behind: tuple[Member, ...] = ()
         self._members: dict[str, Member] = {}
@@ -105,6 +106,10 @@ class FakeFleet:
         ran_s = 0.0 if ready_at is None else self.clock.monotonic() - ready_at
         self._note("crash", member.pipeline)
         self._tell(Gone(member=member, asked=False, why=why, ran_s=ran_s))
+
+    def cache(self, files: Mapping[str, str]) -> None:
+        """See Fleet."""
+        self.cached = dict(files)
 
     def look_at(self, replica: str, busy: Callable[[], bool]) -> None:
         """The replica fails when it is in `broken` and not busy."""

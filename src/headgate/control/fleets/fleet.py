@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from typing import Literal, Protocol
 
@@ -145,6 +145,10 @@ class Fleet(Protocol):
 
     def stop(self, replica: str, reason: str) -> None:
         """End a replica. Gone follows. A second call does nothing."""
+        ...
+
+    def cache(self, files: Mapping[str, str]) -> None:
+        """Have these files (paths by configuration key) in the page cache, and no others that were to be there."""
         ...
 
     def look_at(self, replica: str, busy: Callable[[], bool]) -> None:

@@ -9,6 +9,7 @@ import asyncio
 import logging
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, replace
+from pathlib import Path
 from typing import Protocol, cast
 
 from headgate.allocation.state import Seat
@@ -24,6 +25,7 @@ from headgate.core.secret import Secret
 from headgate.core.units import format_bytes
 from headgate.engines.engine import Engine, Launch, Upstream
 from headgate.workers.exits import Exit
+from headgate.workers.page_cache import PageCache
 from headgate.workers.readiness import wait_ready
 from headgate.workers.replica import ReplicaHost, ReplicaProcess
 from headgate.workers.spawn import Placement
@@ -77,6 +79,7 @@ class LocalFleet:
         self._free_memory = free_memory
         self._lives: dict[str, _Life] = {}
         self._looks = Looks(clock)
+        self._cache = PageCache()
         self._tell: Callable[[Event], None] = lambda event: None
 
     def listen(self, tell: Callable[[Event], None]) -> None:
@@ -131,6 +134,10 @@ class LocalFleet:
         if life.process is not None:
             life.ending = asyncio.ensure_future(life.process.stop())
 
+    def cache(self, files: Mapping[str, str]) -> None:
+        """See Fleet."""
+        self._cache.keep({Path(path) for path in files.values()})
+
     def look_at(self, replica: str, busy: Callable[[], bool]) -> None:
         """See Fleet. An address of somebody else is not looked at: it is not ours to start anew."""
         life = self._lives.get(replica)
@@ -165,6 +172,7 @@ class LocalFleet:
     async def close(self, *, stop_replicas: bool) -> None:
         """See Fleet."""
         self._looks.close()
+        self._cache.close()
         lives = list(self._lives.values())
         if stop_replicas:
             for life in lives:
