@@ -94,6 +94,7 @@ class Forecasts:
         self._rhythm = Rhythm(alike=settings.alike, quiet=settings.quiet, floor_rate=settings.floor_rate)
         self._books: dict[Window, _Book] = {}
         self._told: dict[Window, list[tuple[float, ...]]] = {}
+        self._shown: _Shown | None = None
 
     def learn(self, arrivals: Mapping[str, float], elapsed_s: float) -> None:
         """What came to each pipeline in the last `elapsed_s` seconds; pipelines not named are forgotten."""
@@ -109,6 +110,7 @@ class Forecasts:
         self._levels = self._levels + (came / elapsed_s - self._levels) * np.minimum(follow, 1.0)
         self._rhythm.look(past)
         self._told.clear()
+        self._shown = None
         for book in self._books.values():
             book.score(past, elapsed_s)
 
@@ -123,19 +125,24 @@ class Forecasts:
             book = self._books.get(window)
             if book is None:
                 book = self._books[window] = _Book(window, self._settings, len(self._rows))
-            logs = np.log(self._levels + self._settings.floor_rate)
             ratio = self._rhythm.log_ratio(self._past, window.begins_s, window.ends_s)
-            rates = book.forecast(self._past, logs, ratio, self._minutes())
+            if self._shown is None:
+                self._shown = self._show()
+            rates = book.forecast(self._past, self._shown, ratio)
             told = self._told[window] = [tuple(row) for row in rates.T.tolist()]
         return told
 
-    def _minutes(self) -> Floats:
-        """The logarithms [L, I] of each of the last minutes; NaN where there was none yet."""
-        past, lags = self._past, self._settings.lags
-        begins = past.now - MINUTE_S * np.arange(1, lags + 1)
-        rates = np.stack([past.rates(at, at + MINUTE_S) for at in begins])
+    def _show(self) -> _Shown:
+        """What is seen now, for all windows."""
+        past, floor_rate = self._past, self._settings.floor_rate
+        begins = past.now - MINUTE_S * np.arange(1, self._settings.lags + 1)
+        rates = np.stack([past.rates(at, at + MINUTE_S) for at in begins.tolist()])
         rates[begins[:, None] < past.born] = np.nan
-        return np.log(np.maximum(rates, 0.0) + self._settings.floor_rate)
+        return _Shown(
+            logs=np.log(self._levels + floor_rate),
+            minutes=np.log(np.maximum(rates, 0.0) + floor_rate),
+            before=np.log(past.minutes(_SEEN_MINUTES) / MINUTE_S + floor_rate),
+        )
 
     def _carry(self, names: list[str]) -> None:
         old = np.array([self._rows.get(name, -1) for name in names], np.int64)
@@ -144,8 +151,20 @@ class Forecasts:
         self._past.carry(old)
         self._rhythm.carry(old, self._past.now)
         self._told.clear()
+        self._shown = None
         for book in self._books.values():
             book.carry(old)
+
+
+@dataclass(frozen=True, slots=True)
+class _Shown:
+    """Logarithms of rates: levels `logs` [E, I], the last `minutes` [L, I], the latest first, NaN where there was none
+    yet, and all minutes `before` [M, I] that forecasts are bounded by.
+    """
+
+    logs: Floats
+    minutes: Floats
+    before: Floats
 
 
 @dataclass(frozen=True, slots=True)
@@ -195,13 +214,13 @@ class _Book:
         self._of_minutes.carry(old)
         self._passed = carry(self._passed, old)
 
-    def forecast(self, past: Past, logs: Floats, ratio: Floats, minutes: Floats) -> Floats:
-        """Requests per second [Q, I], from logarithms of levels [E, I], minutes [L, I], the rhythm's ratio [I]."""
+    def forecast(self, past: Past, shown: _Shown, ratio: Floats) -> Floats:
+        """Requests per second [Q, I], from what is seen and the rhythm's ratio [I] in this window."""
+        logs, before = shown.logs, shown.before
         base, one = logs[self._base], np.ones((1, len(ratio)))
         averages = np.vstack([one, np.delete(logs, self._base, axis=0) - base, ratio[None, :]])
-        minutes = np.vstack([one, np.nan_to_num(minutes - base)])
+        minutes = np.vstack([one, np.nan_to_num(shown.minutes - base)])
         regressed = np.stack([base + self._of_averages.answer(averages), base + self._of_minutes.answer(minutes)])
-        before = np.log(past.minutes(_SEEN_MINUTES) / MINUTE_S + self._settings.floor_rate)
         seen = np.vstack([logs, before])
         # Why: a rule that was learned while all rose says that all will go on.
         regressed = np.clip(regressed, seen.min(axis=0) - _BEYOND, seen.max(axis=0) + _BEYOND)

@@ -40,12 +40,13 @@ class Past:
         self._totals: list[Floats] = [np.zeros(0)]
         self._first_minute = 0
         self._minutes: list[Floats] = [np.zeros(0)]
+        self._stacked: Floats | None = None
 
     def carry(self, old: Ints) -> None:
         """Go on with other pipelines: see `carry`."""
         self.born = carry(self.born, old, self.now)
         self._totals = list(carry(np.array(self._totals), old))
-        self._minutes = list(carry(np.array(self._minutes), old))
+        self._minutes, self._stacked = list(carry(self._stack(), old)), None
 
     def add(self, arrivals: Floats, elapsed_s: float) -> None:
         """`arrivals` [I] in the next `elapsed_s` seconds; without any time they count to the last tick."""
@@ -57,12 +58,14 @@ class Past:
         self._totals.append(self._totals[-1] + arrivals)
         while (self._first_minute + len(self._minutes)) * MINUTE_S <= self.now + 1e-9:
             self._minutes.append(self._until((self._first_minute + len(self._minutes)) * MINUTE_S))
+            self._stacked = None
         if self._times[0] < self.now - 2.0 * _KEPT_S:
             forgotten = bisect_right(self._times, self.now - _KEPT_S)
             del self._times[:forgotten], self._totals[:forgotten]
         if len(self._minutes) > 2 * _KEPT_MINUTES:
             self._first_minute += _KEPT_MINUTES
             del self._minutes[:_KEPT_MINUTES]
+            self._stacked = None
 
     def rates(self, begins: float, ends: float) -> Floats:
         """Requests per second [I] between two moments of the last minutes."""
@@ -70,24 +73,30 @@ class Past:
 
     def rates_then(self, begins: Floats, ends: Floats) -> Floats:
         """Requests per second [I] between two moments of each pipeline's own [I], as if evenly within each minute."""
-        minutes = np.array(self._minutes)
-        return (self._until_then(minutes, ends) - self._until_then(minutes, begins)) / (ends - begins)
+        return (self._until_then(ends) - self._until_then(begins)) / (ends - begins)
 
     def minutes(self, most: int) -> Floats:
         """Requests of each of the last `most` whole minutes [M, I], or of as many as there are."""
-        return np.diff(np.array(self._minutes[-most - 1 :]), axis=0)
+        return np.diff(self._stack()[-most - 1 :], axis=0)
+
+    def _stack(self) -> Floats:
+        """Requests until each minute [M, I]."""
+        if self._stacked is None:
+            self._stacked = np.array(self._minutes)
+        return self._stacked
 
     def _until(self, moment: float) -> Floats:
         place = bisect_right(self._times, moment)
         if place >= len(self._times):
             return self._totals[-1]
         if not place:
-            return self._until_then(np.array(self._minutes), np.full(len(self.born), moment))
+            return self._until_then(np.full(len(self.born), moment))
         begins, ends = self._times[place - 1], self._times[place]
         before = self._totals[place - 1]
         return before + (self._totals[place] - before) * ((moment - begins) / (ends - begins))
 
-    def _until_then(self, minutes: Floats, moments: Floats) -> Floats:
+    def _until_then(self, moments: Floats) -> Floats:
+        minutes = self._stack()
         last = len(minutes) - 1
         place = np.clip(moments / MINUTE_S - self._first_minute, 0.0, last)
         below = np.minimum(place.astype(np.int64), max(last - 1, 0))
