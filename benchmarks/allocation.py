@@ -1,6 +1,6 @@
 """What the allocation is worth: `python -m benchmarks.allocation --json FILE [--lane LANE] [--full]`.
 
-Lanes are F, S, H, X, live, decision and turn. Without `--lane` a short form of all is checked, in about two minutes;
+Lanes are F, S, H, X, live, decision and turn. Without `--lane` a short form of all is checked, in about a minute;
 `--full` does everything: whole curves over capacity, five seeds and every baseline, and takes hours. Each lane is a
 module with `figures(full)`.
 """
@@ -9,12 +9,13 @@ from __future__ import annotations
 
 import argparse
 import sys
+from functools import partial
 from importlib import import_module
 from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 
-from benchmarks.running import write_json
+from benchmarks.running import side_by_side, write_json
 
 LANES = {
     "F": "benchmarks.lanes.regret",
@@ -25,6 +26,7 @@ LANES = {
     "decision": "benchmarks.decision",
     "turn": "benchmarks.turn",
 }
+TIMED = ("decision", "turn")  # nothing else may run beside them
 
 
 def main() -> None:
@@ -34,11 +36,22 @@ def main() -> None:
     parser.add_argument("--lane", choices=tuple(LANES), help="only this one")
     parser.add_argument("--full", action="store_true", help="whole curves, five seeds, every baseline: hours")
     asked = parser.parse_args()
-    result: dict[str, object] = {}
-    for lane in [asked.lane] if asked.lane else LANES:
-        print(f"\n== lane {lane}", flush=True)
-        result |= import_module(LANES[lane]).figures(full=asked.full)
+    if asked.lane or asked.full:
+        result = {}
+        for lane in [asked.lane] if asked.lane else LANES:
+            result |= run_lane(lane, full=asked.full)
+    else:
+        result = run_lane("F", full=False)
+        result |= side_by_side([partial(run_lane, lane, full=False) for lane in LANES if lane not in ("F", *TIMED)])
+        for lane in TIMED:
+            result |= run_lane(lane, full=False)
     write_json(asked.json, result)
+
+
+def run_lane(lane: str, *, full: bool) -> dict[str, float]:
+    """The figures of one lane, printed under its name."""
+    print(f"\n== lane {lane}", flush=True)
+    return import_module(LANES[lane]).figures(full=full)
 
 
 if __name__ == "__main__":

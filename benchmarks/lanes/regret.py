@@ -16,6 +16,7 @@ from __future__ import annotations
 import argparse
 import json
 from collections.abc import Sequence
+from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -24,7 +25,7 @@ from benchmarks.lanes import baselines, faro, faro_rules, traces
 from benchmarks.lanes.clairvoyant import Clairvoyant
 from benchmarks.lanes.headgate_policy import Headgate, HeadgateBegun
 from benchmarks.lanes.lane_f import CAPACITIES, MODES, SEEDS, PolicyFactory, measure
-from benchmarks.running import write_json
+from benchmarks.running import side_by_side, write_json
 
 POLICIES: dict[str, PolicyFactory] = {
     "headgate": Headgate,
@@ -118,7 +119,8 @@ def figures(*, full: bool) -> dict[str, float]:
     if full:
         found = check_fidelity(_COMPARED) | run(tuple(POLICIES), CAPACITIES, tuple(MODES), SEEDS)
         return found | close(found)
-    found = check_fidelity(_COMPARED_SHORT) | run(("headgate",), (32,), tuple(MODES), SEEDS[:1])
+    mine = [partial(run, ("headgate",), (32,), (mode,), SEEDS[:1]) for mode in MODES]
+    found = side_by_side([*mine, partial(check_fidelity, _COMPARED_SHORT)])
     print("Faro and the clairvoyant are not run again here: their figures are those of the committed result.")
     closed = close(found, load_committed())
     for name, value in closed.items():
