@@ -18,8 +18,9 @@ _STYLE = """
 body{font:15px/1.5 system-ui,sans-serif;max-width:820px;margin:2rem auto;padding:0 1rem}
 h1{font-size:1.6rem;margin-bottom:.2rem}h2{margin-top:2.4rem}h3{margin-bottom:.3rem}
 table{border-collapse:collapse;font-variant-numeric:tabular-nums;width:100%}
-th,td{padding:.25rem .6rem;border-bottom:1px solid var(--line);text-align:right}
-th:first-child,td:first-child{text-align:left;overflow-wrap:anywhere}
+th,td{padding:.25rem .45rem;border-bottom:1px solid var(--line);text-align:right}
+th:first-child,td:first-child{text-align:left;overflow-wrap:anywhere;min-width:8em}
+td:not(:first-child){white-space:nowrap}
 svg{width:100%;height:auto}svg text{font:12px system-ui,sans-serif;fill:currentColor}
 svg .grid{stroke:var(--line);stroke-width:.6}
 .legend{list-style:none;padding:0;margin:.2rem 0 1rem;display:flex;flex-wrap:wrap;gap:.2rem 1rem;font-size:13px}
@@ -79,7 +80,7 @@ def _case(key: str, case: Case, found: Sequence[Outcome]) -> str:
             {POLICIES[one.policy]: one.late_course for one in found},
             tell_part,
         ),
-        "<h3>Load</h3>",
+        "<h3>Load, in devices' worth of work</h3>",
         draw_stack(
             f"{key}-o",
             f"Devices' worth of work that came, over time, by pipeline; there are {devices:g}",
