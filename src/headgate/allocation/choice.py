@@ -20,6 +20,7 @@ from headgate.allocation.problem import Curves, Problem, Solution
 from headgate.allocation.settings import TargetSettings
 from headgate.allocation.side import Side
 from headgate.allocation.solver import solve
+from headgate.allocation.speeds import relative_speed
 from headgate.allocation.state import State
 from headgate.allocation.targets import Option, Want, build_problem
 from headgate.allocation.wants import build_want, plan_stretches
@@ -125,7 +126,7 @@ def _want(side: Side, ways: Sequence[tuple[Configuration, _Place]], settings: Ta
         Option(
             pool=place.number,
             units=place.units(one),
-            speed=relative_speed(side.configuration, one),
+            speed=relative_speed(side.configuration, one, side.demand.corrections),
             now=running[one.key],
             cost=settings.hold_cost(place.pool, one.share),
             start_cost=start_cost,
@@ -150,18 +151,6 @@ def _solve(problem: Problem, state: State, configurations: Sequence[Configuratio
     watts = {pool.name: pool.watts or 0.0 for pool in state.capacity.pools}
     use = np.array([one.share * watts[one.pool] for one in configurations])
     return solve_within(problem, [Limit(use=use, most=most)]).solution
-
-
-def relative_speed(base: Configuration, other: Configuration) -> float:
-    """How many replicas of `base` one of `other` is worth: by what was measured of both, else by slots."""
-    if base is other:
-        return 1.0
-    ours, theirs = base.profile, other.profile
-    if ours.decode_tokens_per_s and theirs.decode_tokens_per_s:
-        return max(theirs.decode_tokens_per_s)[1] / max(ours.decode_tokens_per_s)[1]
-    if ours.service_s and theirs.service_s:
-        return ours.service_s / theirs.service_s * other.slots / base.slots
-    return other.slots / base.slots
 
 
 def _most_useful(side: Side) -> int:

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass
+from collections.abc import Mapping
+from dataclasses import dataclass, field
 
 RATE_S = 3.0  # the present: rates are means over about this long
 
@@ -27,7 +28,8 @@ class Demand:
     `concurrency` is the recent mean of requests inside (queued + in flight), `service_s` the mean seconds of
     one request on its replica (None before the first), `oldest_wait_s` how long the first in the queue has
     waited, `idle_for_s` seconds since the last request was inside. Token rates are per second. `kept` replicas are
-    worth keeping alive where capacity is paid for by use; None: it is not, or nothing is known yet.
+    worth keeping alive where capacity is paid for by use; None: it is not, or nothing is known yet. `corrections` are,
+    by configuration key, how many times as long as its profile says requests take in it; none before the first.
     """
 
     arrivals_per_s: float = 0.0
@@ -42,6 +44,7 @@ class Demand:
     idle_for_s: float = 0.0
     outlook: Outlook | None = None
     kept: int | None = None
+    corrections: Mapping[str, float] = field(default_factory=dict[str, float])
 
     @property
     def inside(self) -> int:
@@ -112,4 +115,5 @@ def learn_demand(before: Demand, seen: Seen, *, rate_window_s: float = RATE_S, n
         idle_for_s=0.0 if active else before.idle_for_s + seen.elapsed_s,
         outlook=before.outlook,
         kept=before.kept,
+        corrections=before.corrections,
     )

@@ -34,7 +34,7 @@ class Candidate:
         self.id = id
         self.slots = slots
         self.pace = pace
-        self.in_flight = in_flight
+        self.in_flight: int = in_flight
         self.ready = ready
         self.suspect = suspect
 

@@ -38,6 +38,11 @@ def slow_down(profile: Profile, slots: int) -> tuple[float, ...]:
     return measured if len(measured) == slots else tuple(k**_BATCHING for k in range(1, slots + 1))
 
 
+def profiled_s(profile: Profile) -> float:
+    """Seconds of a request alone on a replica, as measured or else as assumed."""
+    return profile.service_s or _SERVICE_S
+
+
 def count_usable_slots(spec: PipelineSpec, configuration: Configuration) -> int:
     """Slots at which tokens still come as fast as the SLO asks, at least one."""
     told = {at_once: at_once / speed for at_once, speed in configuration.profile.decode_tokens_per_s if speed > 0}
@@ -52,11 +57,14 @@ def build_service(spec: PipelineSpec, configuration: Configuration, demand: Dema
     profile = configuration.profile
     slots = count_usable_slots(spec, configuration)
     slow = slow_down(profile, slots)
-    if demand.service_s is not None:
+    if len(spec.configurations) > 1 and configuration.key in demand.corrections:
+        # Why not the mean of all requests: it says as much of where they were served as of this configuration.
+        alone_s = profiled_s(profile) * demand.corrections[configuration.key]
+    elif demand.service_s is not None:
         at_once = min(slots, max(1, round(demand.concurrency / max(1, replicas))))
         alone_s = demand.service_s / slow[at_once - 1]
     else:
-        alone_s = profile.service_s or _SERVICE_S
+        alone_s = profiled_s(profile)
     alone_s = _even(max(alone_s, 1e-4))
     slack_s = max(spec.first_token_s - _first_token_s(profile, demand), _LEAST_SLACK * alone_s)
     return Service(mean_s=alone_s, slots=slots, slow=slow, slack=((1.0, _even(slack_s)),))

@@ -5,15 +5,17 @@ Counts are summed since the last look; what is now (queued, in flight) is the ne
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field, replace
 
 from headgate.allocation.capacity import Capacity
+from headgate.allocation.corrections import Corrections, Keys, Served
 from headgate.allocation.demand import NOTHING, Demand, Seen, learn_demand
 from headgate.allocation.outlooks import Outlooks
 from headgate.allocation.pipeline import PipelineSpec
 from headgate.allocation.rented import Rented
 from headgate.allocation.settings import DEFAULTS, TargetSettings
+from headgate.allocation.state import Running
 from headgate.allocation.wants import plan_windows
 from headgate.core.table import LoadReport, PipelineLoad
 
@@ -53,6 +55,8 @@ class DemandBook:
     rented: Rented = field(default_factory=Rented)
     _gateways: dict[str, _Gateway] = field(default_factory=dict[str, _Gateway])
     _sums: dict[str, _Sums] = field(default_factory=dict[str, _Sums])
+    _served: dict[str, Served] = field(default_factory=dict[str, Served])
+    _corrections: Corrections = field(default_factory=Corrections)
     _outlooks: Outlooks = field(default_factory=Outlooks)
     _looked: float | None = None
 
@@ -80,11 +84,20 @@ class DemandBook:
         known.heard, known.report = now, report
         for name, load in report.pipelines.items():
             self._sums.setdefault(name, _Sums()).add(load)
+        for name, load in report.replicas.items():
+            # A gateway knows how many requests it has on a replica itself; what others have there is their newest word.
+            elsewhere = self.in_flight(name) - report.in_flight.get(name, 0)
+            served = Served(
+                settled=load.settled, busy_s=load.busy_s, together_s=load.together_s + elsewhere * load.busy_s
+            )
+            self._served[name] = self._served.get(name, Served()) + served
 
     def learn(
-        self, pipelines: Mapping[str, PipelineSpec], capacity: Capacity, now: float, settings: TargetSettings = DEFAULTS
-    ) -> dict[str, Demand]:
-        """The demand of each of `pipelines` now, with its forecast and what of rented capacity is worth keeping.
+        self, pipelines: Mapping[str, PipelineSpec], capacity: Capacity, now: float,
+        settings: TargetSettings = DEFAULTS, running: Iterable[Running] = (),
+    ) -> dict[str, Demand]:  # fmt: skip
+        """The demand of each of `pipelines` now, with its forecast, what of rented capacity is worth keeping, and what
+        the replicas that are `running` teach of the speed of their configurations.
 
         What came since the last call is counted once.
         """
@@ -97,9 +110,14 @@ class DemandBook:
         self._outlooks.learn({name: float(one.arrivals) for name, one in seen.items()}, elapsed_s)
         learned = {name: learn_demand(before.get(name, NOTHING), seen[name]) for name in pipelines}
         self.rented.learn(pipelines, learned, seen, capacity, settings)
+        self._corrections.learn(pipelines, self._take_served(running), elapsed_s)
         for name, spec in pipelines.items():
-            outlook = self._outlooks.look(name, plan_windows(spec, learned[name]))
-            self.demands[name] = replace(learned[name], outlook=outlook, kept=self.rented.look(name))
+            self.demands[name] = replace(
+                learned[name],
+                outlook=self._outlooks.look(name, plan_windows(spec, learned[name])),
+                kept=self.rented.look(name),
+                corrections=self._corrections.look(name),
+            )
         self._sums.clear()
         return self.demands
 
@@ -126,6 +144,18 @@ class DemandBook:
     def suspects(self) -> set[str]:
         """Replicas that a gateway has seen fail."""
         return {name for one in self._gateways.values() if one.report for name in one.report.suspects}
+
+    def _take_served(self, running: Iterable[Running]) -> dict[Keys, Served]:
+        """What was served since the last call, by pipeline and configuration."""
+        if not self._served:
+            return {}
+        served: dict[Keys, Served] = {}
+        for one in running:
+            if one.id in self._served:
+                keys = (one.pipeline, one.configuration)
+                served[keys] = served.get(keys, Served()) + self._served[one.id]
+        self._served.clear()
+        return served
 
     def _seen(self, name: str, elapsed_s: float) -> Seen:
         loads = [

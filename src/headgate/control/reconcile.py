@@ -203,17 +203,18 @@ class Reconciler:
 
     def _load_state(self, now: float) -> State:
         pipelines, wishes = build_specs(self.plan, self.wakes), self.plan.settings
-        names = [one.name for one in pipelines]
+        specs = {one.name: one for one in pipelines}
         settings = replace(
             DEFAULTS, alpha=wishes.fairness, money=wishes.money, energy=wishes.energy, slo_minutes=wishes.slo_minutes
         )
+        running = tuple(one.running(self.demands.in_flight(one.id), now) for one in self._fleet.members())
         return State(
             at=now,
             capacity=self.plan.capacity,
             pipelines=pipelines,
-            demands=self.demands.learn({one.name: one for one in pipelines}, self.plan.capacity, now, settings),
-            running=tuple(one.running(self.demands.in_flight(one.id), now) for one in self._fleet.members()),
-            histories={name: self._histories[name] for name in names if name in self._histories},
+            demands=self.demands.learn(specs, self.plan.capacity, now, settings, running),
+            running=running,
+            histories={name: one for name, one in self._histories.items() if name in specs},
             held=self.faults.held(now),
             prices=self.allocation.prices if self.allocation else (),
             settings=settings,

@@ -93,6 +93,7 @@ def _pipeline_status(reconciler: Reconciler, name: str, members: tuple[Member, .
         "in_flight": demand.in_flight,
         "arrivals_per_s": round(demand.arrivals_per_s, 3),
         "service_s": None if demand.service_s is None else round(demand.service_s, 4),
+        "corrections": {key: round(factor, 3) for key, factor in demand.corrections.items()},
         "kept": demand.kept,
         "wake_s": route.wake_s if route else None,
         "failures": reconciler.faults.failures(name),
@@ -104,6 +105,7 @@ def _replica_status(member: Member, in_flight: int) -> dict[str, Any]:
     return {
         "id": member.id,
         "pipeline": member.pipeline,
+        "configuration": member.configuration,
         "model": member.model,
         "version": member.version,
         "engine": member.engine,

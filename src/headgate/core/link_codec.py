@@ -20,7 +20,7 @@ import orjson
 from headgate.core import errors
 from headgate.core.errors import HeadgateError
 from headgate.core.secret import Secret
-from headgate.core.table import LoadReport, PipelineLoad, PipelineRoute, ReplicaRoute, RoutingTable
+from headgate.core.table import LoadReport, PipelineLoad, PipelineRoute, ReplicaLoad, ReplicaRoute, RoutingTable
 
 MAX_LINE_BYTES = 16 * 2**20  # a table of some 30,000 replicas; give it to asyncio's stream reader as its limit
 
@@ -155,11 +155,12 @@ def _decode_table(said: dict[str, Any]) -> RoutingTable:
 
 def _decode_load(said: dict[str, Any]) -> LoadReport:
     pipelines = {name: _build(PipelineLoad, load) for name, load in said["pipelines"].items()}
+    replicas = {name: _build(ReplicaLoad, load) for name, load in said.get("replicas", {}).items()}
     suspects = tuple(said.get("suspects", ()))
-    return _build(LoadReport, {**said, "pipelines": pipelines, "suspects": suspects})
+    return _build(LoadReport, {**said, "pipelines": pipelines, "suspects": suspects, "replicas": replicas})
 
 
-Value = TypeVar("Value", Hello, Ask, LoadReport, PipelineLoad, PipelineRoute, ReplicaRoute)
+Value = TypeVar("Value", Hello, Ask, LoadReport, PipelineLoad, PipelineRoute, ReplicaLoad, ReplicaRoute)
 
 
 def _build(kind: type[Value], said: dict[str, Any]) -> Value:
@@ -170,7 +171,7 @@ def _build(kind: type[Value], said: dict[str, Any]) -> Value:
 _KINDS: dict[type[Any], str] = {Hello: "hello", LoadReport: "load", Ask: "ask"}
 _NAMES: dict[type[Any], frozenset[str]] = {
     kind: frozenset(one.name for one in fields(kind))
-    for kind in (Hello, Ask, LoadReport, PipelineLoad, PipelineRoute, ReplicaRoute)
+    for kind in (Hello, Ask, LoadReport, PipelineLoad, PipelineRoute, ReplicaLoad, ReplicaRoute)
 }
 _DECODERS: dict[str, Callable[[Said], Message]] = {
     "hello": partial(_build, Hello),

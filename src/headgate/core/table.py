@@ -90,8 +90,21 @@ class PipelineLoad:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class ReplicaLoad:
+    """What one gateway saw of one replica since its last report: requests that it completed, the seconds that they
+    took there, and those seconds times the requests that this gateway had on it meanwhile.
+    """
+
+    settled: int = 0
+    busy_s: float = 0.0
+    together_s: float = 0.0
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class LoadReport:
-    """One gateway's report. `in_flight` counts requests per replica id; `suspects` are replicas that failed."""
+    """One gateway's report. `in_flight` counts requests per replica id; `suspects` are replicas that failed;
+    `replicas` are those that completed requests.
+    """
 
     gateway: str
     pid: int
@@ -99,3 +112,4 @@ class LoadReport:
     pipelines: dict[str, PipelineLoad]
     in_flight: dict[str, int]
     suspects: tuple[str, ...] = ()
+    replicas: dict[str, ReplicaLoad] = field(default_factory=dict[str, ReplicaLoad])

@@ -102,6 +102,12 @@ def _replicas(told: Told) -> Samples:
             yield (name, stage), one.get(stage)
 
 
+def _corrections(told: Told) -> Samples:
+    for name, one in told.get("pipelines", {}).items():
+        for key, factor in one.get("corrections", {}).items():
+            yield (name, key), factor
+
+
 def _moves(told: Told) -> Samples:
     for kind, count in told.get("moves", {}).items():
         yield (kind,), count
@@ -165,6 +171,12 @@ _FAMILIES = (
         text="Part of the requests that the replicas cannot serve in the long run.",
         labels=("pipeline",),
         samples=_of_pipelines("shed"),
+    ),
+    _Family(
+        name="headgate_service_correction",
+        text="How many times as long as its profile says requests take on replicas of the configuration.",
+        labels=("pipeline", "configuration"),
+        samples=_corrections,
     ),
     _Family(
         name="headgate_moves",

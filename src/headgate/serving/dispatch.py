@@ -14,20 +14,26 @@ from headgate.allocation.admission import decide_admission
 from headgate.allocation.routing import Candidate, choose_replica, learn_pace
 from headgate.core.clock import Clock
 from headgate.core.errors import DeadlineExceeded, ModelNotFound, Overloaded, Unavailable
-from headgate.core.table import LoadReport, PipelineLoad, PipelineRoute, ReplicaRoute, RoutingTable
+from headgate.core.table import LoadReport, PipelineLoad, PipelineRoute, ReplicaLoad, ReplicaRoute, RoutingTable
 
 SUSPECT_S = 2.0  # how long a replica that failed is left out when the node has not said otherwise
 _FIRST_PACE_S = 0.1  # what a replica with a whole core is taken to need for a request until it has answered one
 
 
 class Seat(Candidate):
-    """One replica as this gateway sees it: the router's candidate, its route, and until when it is a suspect."""
+    """One replica as this gateway sees it: the router's candidate, its route, until when it is a suspect, and counts
+    since the last report.
+    """
 
-    __slots__ = ("route", "suspect_until")
+    __slots__ = ("_crowd_s", "_turned", "busy_s", "route", "settled", "suspect_until", "together_s")
 
     def __init__(self, route: ReplicaRoute) -> None:
         super().__init__(id=route.id, slots=route.slots, pace=_FIRST_PACE_S / route.share)
         self.suspect_until = 0.0
+        self.settled = 0
+        self.busy_s = self.together_s = 0.0
+        self._crowd_s = 0.0
+        self._turned = 0.0
         self.follow(route)
 
     def follow(self, route: ReplicaRoute) -> None:
@@ -35,6 +41,34 @@ class Seat(Candidate):
         self.route = route
         self.slots = route.slots
         self.ready = route.state == "ready"
+
+    def enter(self, now: float) -> float:
+        """Take a request; the crowd before it, to be given to `leave`."""
+        self._pass(now)
+        self.in_flight += 1
+        return self._crowd_s
+
+    def leave(self, now: float, since: float, crowd_s: float, *, completed: bool) -> None:
+        """Give a slot back; a completed request tells how long it took beside how many others."""
+        self._pass(now)
+        if completed:
+            self.settled += 1
+            self.busy_s += now - since
+            self.together_s += self._crowd_s - crowd_s
+            self.pace = learn_pace(self.pace, now - since, self.in_flight)
+        self.in_flight -= 1
+
+    def _pass(self, now: float) -> None:
+        # Why an integral: what a request took depends on all that came and went meanwhile, not on whom it met at its
+        # end; one sum for the replica tells it of each request.
+        self._crowd_s += self.in_flight * (now - self._turned)
+        self._turned = now
+
+    def take_load(self) -> ReplicaLoad:
+        """The counts since the last call, which start anew."""
+        load = ReplicaLoad(settled=self.settled, busy_s=self.busy_s, together_s=self.together_s)
+        self.settled, self.busy_s, self.together_s = 0, 0.0, 0.0
+        return load
 
 
 class Lane:
@@ -69,7 +103,7 @@ class Lane:
 
 @dataclass(slots=True, eq=False)
 class _Waiter:
-    future: asyncio.Future[Seat]
+    future: asyncio.Future[tuple[Seat, float]]
     since: float
     deadline: float
     exclude: frozenset[str]
@@ -78,12 +112,15 @@ class _Waiter:
 class Lease:
     """One slot of one replica, held for one attempt. `release` gives it back, whatever became of the attempt."""
 
-    __slots__ = ("_dispatcher", "_lane", "_seat", "_since", "queue_s", "route")
+    __slots__ = ("_crowd_s", "_dispatcher", "_lane", "_seat", "_since", "queue_s", "route")
 
-    def __init__(self, dispatcher: Dispatcher, lane: Lane, seat: Seat, since: float, queue_s: float) -> None:
+    def __init__(
+        self, dispatcher: Dispatcher, lane: Lane, seat: Seat, crowd_s: float, since: float, queue_s: float
+    ) -> None:
         self._dispatcher = dispatcher
         self._lane = lane
         self._seat = seat
+        self._crowd_s = crowd_s
         self._since = since
         self.route = seat.route
         self.queue_s = queue_s
@@ -94,7 +131,7 @@ class Lease:
 
     def release(self, completed: bool) -> None:
         """Give the slot back; a completed attempt teaches how long the replica takes."""
-        self._dispatcher.give_back(self._lane, self._seat, self._since, completed)
+        self._dispatcher.give_back(self._lane, self._seat, self._crowd_s, self._since, completed)
 
 
 class Dispatcher:
@@ -146,14 +183,14 @@ class Dispatcher:
         if not any(seat.ready for seat in lane.seats):
             self._wake()
         try:
-            seat = await waiter.future
+            seat, crowd_s = await waiter.future
         except BaseException:
             if waiter in lane.waiting:
                 lane.waiting.remove(waiter)
             if waiter.future.done() and not waiter.future.cancelled() and waiter.future.exception() is None:
-                self.give_back(lane, waiter.future.result(), now, completed=False)  # granted and cancelled at once
+                self.give_back(lane, *waiter.future.result(), now, completed=False)  # granted and cancelled at once
             raise
-        return Lease(self, lane, seat, self._clock.monotonic(), self._clock.monotonic() - waiter.since)
+        return Lease(self, lane, seat, crowd_s, self._clock.monotonic(), self._clock.monotonic() - waiter.since)
 
     def _admit(self, lane: Lane, now: float, deadline: float) -> None:
         route = lane.route
@@ -241,6 +278,7 @@ class Dispatcher:
             pipelines={name: lane.take_load(now) for name, lane in self._lanes.items()},
             in_flight={name: seat.in_flight for name, seat in self._seats.items() if seat.in_flight},
             suspects=tuple(name for name, seat in self._seats.items() if seat.suspect_until > now),
+            replicas={name: seat.take_load() for name, seat in self._seats.items() if seat.settled},
         )
 
     # -- within ------------------------------------------------------------------------------------------------------
@@ -251,14 +289,13 @@ class Dispatcher:
         seat.suspect_until = self._clock.monotonic() + SUSPECT_S
         self._wake()
 
-    def give_back(self, lane: Lane, seat: Seat, since: float, completed: bool) -> None:
+    def give_back(self, lane: Lane, seat: Seat, crowd_s: float, since: float, completed: bool) -> None:
         """Free a slot and hand it to whoever waits. For Lease only."""
+        now = self._clock.monotonic()
         if completed:
-            took = self._clock.monotonic() - since
-            lane.busy_s += took
+            lane.busy_s += now - since
             lane.measured = True
-            seat.pace = learn_pace(seat.pace, took, seat.in_flight)
-        seat.in_flight -= 1
+        seat.leave(now, since, crowd_s, completed=completed)
         lane.in_flight -= 1
         if seat.in_flight == 0 and seat.route.state == "draining":
             self._wake()  # the node waits for this to stop the replica
@@ -277,9 +314,9 @@ class Dispatcher:
         return chosen  # type: ignore[return-value]
 
     def _sit(self, lane: Lane, seat: Seat, now: float, since: float) -> Lease:
-        seat.in_flight += 1
+        crowd_s = seat.enter(now)
         lane.in_flight += 1
-        return Lease(self, lane, seat, now, now - since)
+        return Lease(self, lane, seat, crowd_s, now, now - since)
 
     def _serve_waiting(self, lane: Lane) -> None:
         now = self._clock.monotonic()
@@ -294,9 +331,8 @@ class Dispatcher:
                 if not waiter.exclude:
                     break  # no free seat at all: those behind have none either
                 continue
-            seat.in_flight += 1
             lane.in_flight += 1
-            waiter.future.set_result(seat)
+            waiter.future.set_result((seat, seat.enter(now)))
         lane.waiting.extendleft(reversed(passed))
 
     def _close_lane(self, lane: Lane) -> None:

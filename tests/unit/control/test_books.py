@@ -1,13 +1,17 @@
+from dataclasses import replace
+
 import pytest
 from pydantic import ValidationError
 
 from headgate.allocation.capacity import Capacity
 from headgate.allocation.pipeline import Configuration, PipelineSpec
+from headgate.allocation.profile import Profile
+from headgate.allocation.state import Running
 from headgate.control.demands import STALE_S, DemandBook
 from headgate.control.faults import FaultBook
 from headgate.control.settings import ControlSettings, PoolSettings
 from headgate.core.chance import SeededChance
-from headgate.core.table import LoadReport, PipelineLoad
+from headgate.core.table import LoadReport, PipelineLoad, ReplicaLoad
 from headgate.pipelines.settings import PipelineSettings
 
 ONLY = Configuration(key="v1", pool="cpu", share=1.0, slots=4, memory_bytes=1, wake_s=10.0)
@@ -68,6 +72,35 @@ def test_a_forecast_is_told_once_enough_is_known_and_forgotten_with_its_pipeline
     assert list(outlook.near) == sorted(outlook.near) and outlook.near[3] == pytest.approx(4.0, rel=0.2)
     book.learn({}, NOWHERE, 31.0)
     assert book.learn(ONLY_A, NOWHERE, 33.0)["a"].outlook is None
+
+
+def test_what_replicas_took_corrects_their_configuration_whoever_else_is_on_them():
+    told = {}
+    for crowd in (0, 1):
+        spec = PipelineSpec(
+            name="a",
+            configurations=tuple(
+                replace(ONLY, key=key, profile=Profile(service_s=1.0, slow=((1, 1.0), (2, 2.0))))
+                for key in ("v1", "v2")
+            ),
+        )
+        running = [
+            Running(
+                id=f"r{number}", pipeline="a", configuration=key, pool="cpu", node="n", devices=(0,), share=1.0,
+                memory_bytes=1, stage="ready",
+            )
+            for number, key in enumerate(("v1", "v2", "gone"))
+        ]  # fmt: skip
+        book = DemandBook()
+        for second in range(60):
+            fast, slow = (ReplicaLoad(settled=10, busy_s=busy_s, together_s=busy_s) for busy_s in (10.0, 30.0))
+            loads = {"r0": fast, "r1": slow, "r2": slow, "unknown": slow}
+            book.take(report("g2", in_flight={"r1": crowd}), float(second))
+            book.take(replace(report("g1", in_flight={"r1": 1}), replicas=loads), float(second))
+            told = book.learn({"a": spec}, NOWHERE, float(second), running=running)["a"].corrections
+        # With one more request of another gateway beside each of its own, half of the time is the company's.
+        assert list(told) == ["v1", "v2"]
+        assert told["v2"] / told["v1"] == pytest.approx((3.0, 1.5)[crowd], rel=0.15)
 
 
 def test_failures_back_off_block_and_are_forgotten_with_the_configuration():

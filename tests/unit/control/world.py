@@ -13,7 +13,7 @@ from headgate.core.chance import SeededChance
 from headgate.core.clock import ManualClock
 from headgate.core.ids import Ids
 from headgate.core.model import Version
-from headgate.core.table import LoadReport, PipelineLoad
+from headgate.core.table import LoadReport, PipelineLoad, ReplicaLoad
 from headgate.engines.engine import Memory, ModelOptions
 from tests.simulation.house import check_budget
 
@@ -85,6 +85,7 @@ class World:
         )  # fmt: skip
         self.work: dict[str, tuple[int, int]] = {}
         self.in_flight: dict[str, int] = {}
+        self.served: dict[str, ReplicaLoad] = {}  # by pipeline: what each of its replicas completes in a report
         self.suspects: tuple[str, ...] = ()
         self.gateway_listens = True
         self.task: asyncio.Task | None = None
@@ -114,6 +115,7 @@ class World:
                 pipelines=loads,
                 in_flight=dict(self.in_flight),
                 suspects=self.suspects,
+                replicas={name: load for pipeline, load in self.served.items() for name in self.ready(pipeline)},
             )
         )
 

@@ -4,7 +4,7 @@ import pytest
 from headgate.core.errors import ConfigError, HeadgateError, Overloaded
 from headgate.core.link_codec import Ask, Hello, Reply, decode, encode
 from headgate.core.secret import Secret
-from headgate.core.table import LoadReport, PipelineLoad, PipelineRoute, ReplicaRoute, RoutingTable
+from headgate.core.table import LoadReport, PipelineLoad, PipelineRoute, ReplicaLoad, ReplicaRoute, RoutingTable
 
 
 def make_table() -> RoutingTable:
@@ -31,6 +31,7 @@ MESSAGES = [
         in_flight={"r1": 2},
         suspects=("r9",),
         pipelines={"extract": PipelineLoad(arrivals=5, queued=1, busy_s=0.25, oldest_wait_s=0.5)},
+        replicas={"r1": ReplicaLoad(settled=3, busy_s=0.25, together_s=0.5)},
     ),
     Reply(id=3, result={"pipelines": ["extract"]}),
     Reply(id=4),

@@ -15,6 +15,7 @@ from headgate.core.clock import ManualClock
 from headgate.core.errors import HeadgateError
 from headgate.core.ids import Ids
 from headgate.core.principal import LOCAL_ADMIN
+from headgate.core.table import ReplicaLoad
 from headgate.gateway.admin import add_admin_api
 from headgate.gateway.door import Door
 from headgate.gateway.metrics import Metrics
@@ -61,12 +62,13 @@ class Scraped:
 
 
 def _order(labels: dict[str, str]) -> list[str]:
-    return sorted(labels, key=["pipeline", "pool", "kind", "stage", "status"].index)
+    return sorted(labels, key=["pipeline", "configuration", "pool", "kind", "stage", "status"].index)
 
 
 async def test_what_the_node_decides_is_told() -> None:
     async with World(make_plan(cores=2, a={"floor": 1, "weight": 2.0}, b={})) as world:
         world.work = {"a": (8, 4), "b": (8, 0)}
+        world.served = {"a": ReplicaLoad(settled=10, busy_s=20.0, together_s=20.0)}
         await world.run(3.0)
         told = build_status(world.reconciler)
     scraped = Scraped()
@@ -88,6 +90,9 @@ async def test_what_the_node_decides_is_told() -> None:
     assert found["headgate_replicas_unmet", ("a",)] == a["unmet"]
     assert found["headgate_marginal_value", ("a",)] == a["value"] > 0.0
     assert found["headgate_shed_part", ("a",)] == a["shed"]
+    ((key, factor),) = a["corrections"].items()
+    assert found["headgate_service_correction", ("a", key)] == factor > 1.5
+    assert key in {one["configuration"] for one in told["replicas"] if one["pipeline"] == "a"}
     assert found["headgate_moves_total", ("start",)] == told["moves"]["start"] >= 2
     assert found["headgate_decisions_total", ()] == told["decisions"] >= 1
     assert found["headgate_crashes_total", ()] == 0.0

@@ -10,7 +10,7 @@ import pytest
 from headgate.core.clock import ManualClock
 from headgate.core.errors import DeadlineExceeded, ModelNotFound, Overloaded, Unavailable
 from headgate.core.secret import Secret
-from headgate.core.table import PipelineRoute, ReplicaRoute, RoutingTable
+from headgate.core.table import PipelineRoute, ReplicaLoad, ReplicaRoute, RoutingTable
 from headgate.serving.dispatch import SUSPECT_S, Dispatcher, Lease
 
 
@@ -241,3 +241,34 @@ async def test_reports_count_since_the_last(world: World) -> None:
     load = world.dispatcher.report("g", 1).pipelines["p"]
     assert (load.queued, load.in_flight, load.busy_s) == (0, 0, 2.0)
     assert world.dispatcher.report("g", 1).pipelines["p"].busy_s == 0
+
+
+async def test_a_report_tells_what_each_replica_took_and_beside_how_many(world: World) -> None:
+    world.table(replica("a", slots=2), replica("b"))
+    first, second, third = [await world.lease() for _ in range(3)]
+    busy = {"a": 0, "b": 0}
+    for lease in (first, second, third):
+        busy[lease.route.id] += 1
+    assert busy == {"a": 2, "b": 1}
+    alone, *both = sorted((first, second, third), key=lambda lease: lease.route.id, reverse=True)
+    await world.clock.advance(1.0)
+    both[0].release(completed=True)
+    await world.clock.advance(1.0)
+    both[1].release(completed=True)
+    alone.release(completed=False)
+    told = world.dispatcher.report("g", 1).replicas
+    assert told == {"a": ReplicaLoad(settled=2, busy_s=3.0, together_s=2.0 + 2.0 + 1.0)}, "who failed teaches nothing"
+    assert world.dispatcher.report("g", 1).replicas == {}, "counted once"
+
+
+async def test_a_request_that_waited_counts_from_its_turn_on(world: World) -> None:
+    world.table(replica("a"))
+    first, waiting = await world.lease(), world.wait()
+    await turn()
+    await world.clock.advance(2.0)
+    first.release(completed=True)
+    second = await waiting
+    await world.clock.advance(0.5)
+    second.release(completed=True)
+    told = world.dispatcher.report("g", 1).replicas
+    assert told == {"a": ReplicaLoad(settled=2, busy_s=2.5, together_s=2.5)}
