@@ -17,6 +17,7 @@ from headgate.allocation.limits import Limit, solve_within
 from headgate.allocation.packing import Board, fits_devices, share_alone
 from headgate.allocation.pipeline import Configuration
 from headgate.allocation.problem import Curves, Problem, Solution
+from headgate.allocation.proposals import merge, take_better
 from headgate.allocation.settings import TargetSettings
 from headgate.allocation.side import Side
 from headgate.allocation.solver import solve
@@ -36,6 +37,7 @@ class Choice:
     `costs` in the utility that holding one takes.
     """
 
+    problem: Problem
     solution: Solution
     counts: dict[tuple[str, str], int]
     speeds: dict[tuple[str, str], float]
@@ -83,7 +85,9 @@ def choose(sides: Sequence[Side], state: State, board: Board) -> Choice | None:
     if not fits_devices(capacity, zip(configurations, solution.counts.tolist(), strict=True)):
         problem = replace(problem, units=np.array([share_alone(one.share) for one in configurations]))
         solution = _solve(problem, state, configurations)
+    solution = _take_proposal(problem, solution, state, keys, configurations)
     return Choice(
+        problem=problem,
         solution=solution,
         counts=dict(zip(keys, solution.counts.tolist(), strict=True)),
         speeds=dict(zip(keys, problem.speed.tolist(), strict=True)),
@@ -151,6 +155,17 @@ def _solve(problem: Problem, state: State, configurations: Sequence[Configuratio
     watts = {pool.name: pool.watts or 0.0 for pool in state.capacity.pools}
     use = np.array([one.share * watts[one.pool] for one in configurations])
     return solve_within(problem, [Limit(use=use, most=most)]).solution
+
+
+def _take_proposal(
+    problem: Problem, solution: Solution, state: State, keys: list[tuple[str, str]], options: Sequence[Configuration]
+) -> Solution:
+    """The solution, or what is proposed where that is better, finds its devices, and no limit is to be looked at."""
+    if not state.proposal or state.capacity.watts is not None:
+        return solution
+    better = take_better(problem, solution, merge(state.proposal, keys, solution.counts))
+    found = better is solution or fits_devices(state.capacity, zip(options, better.counts.tolist(), strict=True))
+    return better if found else solution
 
 
 def _most_useful(side: Side) -> int:

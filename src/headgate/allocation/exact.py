@@ -19,7 +19,7 @@ from headgate.allocation.bound import Bound, find_bound
 from headgate.allocation.exchange import Effort, choose_mixes
 from headgate.allocation.mixes import SLACK, Menu, Mixes
 from headgate.allocation.offer import near_mixes
-from headgate.allocation.problem import Problem, Solution, worth_of
+from headgate.allocation.problem import Problem, Solution, worth_by_class
 from headgate.allocation.solver import Answer, solve_classes
 from headgate.core.errors import ConfigError
 
@@ -77,22 +77,11 @@ def tighten(problem: Problem, solution: Solution, seconds: float) -> Solution:
     """
     exact = solve_exact(problem, seconds, solution.prices)
     if len(np.unique(problem.rank)) > 1:
-        return exact if _values_by_class(problem, exact) > _values_by_class(problem, solution) else solution
+        first, second = (worth_by_class(problem, one.counts) for one in (exact, solution))
+        return exact if first > second else solution
     bound = min(exact.bound, solution.bound)
     better = exact if exact.value > solution.value else solution
     return replace(better, bound=max(bound, better.value))
-
-
-def _values_by_class(problem: Problem, solution: Solution) -> list[float]:
-    """What each class's pipelines reach, the first class first."""
-    values: list[float] = []
-    for rank in np.unique(problem.rank):
-        mine = problem.rank == rank
-        counts = np.where(mine[problem.pipeline], solution.counts, problem.now)
-        curves = np.where(mine[:, None], problem.values, 0.0)
-        # Rounded: what differs in the last digits is no reason to look at the next class no more.
-        values.append(round(worth_of(replace(problem, values=curves), counts), 9))
-    return values
 
 
 def _relax(highs: Any, menu: Menu, room: Floats, warm: Floats | None) -> tuple[Mixes, Bound]:

@@ -31,10 +31,7 @@ from headgate.allocation.state import Allocation, History, Running, State
 
 def decide(state: State) -> Allocation:
     """The seats everyone shall have, with a reason for each change."""
-    running: defaultdict[str, list[Running]] = defaultdict(list)
-    for one in state.running:
-        running[one.pipeline].append(one)
-    sides = [Side(spec, state, running[spec.name]) for spec in sorted(state.pipelines, key=lambda spec: spec.name)]
+    sides = _list_sides(state)
     costs = value_standing(sides)
     board = seat_first(sides, state, costs)
     choice = choose(sides, state, board)
@@ -58,6 +55,19 @@ def decide(state: State) -> Allocation:
         resting=resting,
         asleep=choose_asleep(sides, board),
     )
+
+
+def find_choice(state: State) -> Choice | None:
+    """How many replicas each pipeline should have by that decision, and why; None where nobody has a say."""
+    sides = _list_sides(state)
+    return choose(sides, state, seat_first(sides, state, value_standing(sides)))
+
+
+def _list_sides(state: State) -> list[Side]:
+    running: defaultdict[str, list[Running]] = defaultdict(list)
+    for one in state.running:
+        running[one.pipeline].append(one)
+    return [Side(spec, state, running[spec.name]) for spec in sorted(state.pipelines, key=lambda spec: spec.name)]
 
 
 def _seat_chosen(sides: list[Side], choice: Choice, board: Board, costs: Costs) -> None:

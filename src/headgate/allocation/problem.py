@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 
@@ -112,6 +112,18 @@ def worth_of(problem: Problem, counts: Ints, curves: Curves | None = None) -> fl
     costs = problem.cost * counts + problem.start_cost * change.clip(0) + problem.stop_cost * (-change).clip(0)
     curves = curves or Curves(problem.loads, problem.values)
     return float(curves.at(np.arange(problem.pipelines), work).sum() - costs.sum())
+
+
+def worth_by_class(problem: Problem, counts: Ints) -> list[float]:
+    """What each class's pipelines reach with `counts` [K], the first class first."""
+    values: list[float] = []
+    for rank in np.unique(problem.rank):
+        mine = problem.rank == rank
+        own = np.where(mine[problem.pipeline], counts, problem.now)
+        curves = np.where(mine[:, None], problem.values, 0.0)
+        # Rounded: what differs in the last digits is no reason to look at the next class no more.
+        values.append(round(worth_of(replace(problem, values=curves), own), 9))
+    return values
 
 
 class Curves:

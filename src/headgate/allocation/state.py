@@ -56,7 +56,7 @@ class State:
 
     `at` is seconds of any clock that never goes back; `held` are pipelines that may not get new replicas now
     (a crashing one in its backoff, say), with the reason; `prices` are those of the last decision (rank, pool): the
-    next is found faster from them.
+    next is found faster from them; `proposal` is what was found to be better then, to be taken where it is so now.
     """
 
     at: float
@@ -67,6 +67,7 @@ class State:
     histories: Mapping[str, History] = field(default_factory=dict[str, History])
     held: Mapping[str, str] = field(default_factory=dict[str, str])
     prices: tuple[tuple[float, ...], ...] = ()
+    proposal: Mapping[str, Mapping[str, int]] = field(default_factory=dict[str, Mapping[str, int]])
     settings: TargetSettings = DEFAULTS
 
 
