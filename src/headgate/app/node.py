@@ -22,6 +22,7 @@ from headgate.control.fleets.local import LocalFleet
 from headgate.control.journal import StoreJournal
 from headgate.control.node import NodeParts, NodeProcess
 from headgate.control.node_plan import NodePlan
+from headgate.control.refiner import can_refine, refine_apart
 from headgate.core.errors import BadRequest, ConfigError, HeadgateError
 from headgate.engines.catalogue import build_engines
 from headgate.engines.engine import Engine
@@ -83,6 +84,7 @@ async def _node(settings: Settings) -> None:
             ids=house.ids,
             load_plan=_Reload(house, engines),
             down=_stop_house,
+            refine=refine_apart if can_refine() else None,
             chores=(upkeep.run, learning.run, _rotate_logs(house, settings, fleet)),
         )
     )

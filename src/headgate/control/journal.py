@@ -10,11 +10,13 @@ import asyncio
 import logging
 from collections import deque
 from collections.abc import Mapping
+from dataclasses import dataclass, field
 from typing import Any, Protocol
 
 from sqlalchemy import delete, func, select, update
 
 from headgate.allocation.plan import Move, Start, Wake
+from headgate.allocation.state import Change
 from headgate.core.clock import Clock
 from headgate.core.errors import HeadgateError
 from headgate.store.database import Database
@@ -28,6 +30,34 @@ Row = Mapping[str, Any]
 _RETRY_S = 1.0
 _WAITING_LIMIT = 10_000
 _LIVE = ("starting", "ready", "draining", "warm")
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Decision:
+    """One decision that changed something. `state` replays to it; `moves` are what was done at once or planned."""
+
+    id: str
+    at: float
+    number: int
+    trigger: str
+    state: Mapping[str, Any] = field(repr=False)
+    moves: tuple[Mapping[str, Any], ...]
+    reason: str
+    changes: tuple[Change, ...] = ()
+    gap_to_bound: float | None = None
+
+    def row(self, seal: str) -> Row:
+        """As it is written down, with the seal of its whole answer."""
+        return {
+            "id": self.id,
+            "at": self.at,
+            "number": self.number,
+            "trigger": self.trigger,
+            "state": self.state,
+            "moves": list(self.moves),
+            "reason": self.reason,
+            "seal": seal,
+        }
 
 
 class Journal(Protocol):

@@ -19,6 +19,7 @@ from headgate.control.journal import Journal, StoreJournal
 from headgate.control.link import Answer, Link
 from headgate.control.node_plan import NodePlan
 from headgate.control.reconcile import Reconciler
+from headgate.control.refiner import Refine, Refiner
 from headgate.control.status import build_status, explain_decisions
 from headgate.core.chance import Chance
 from headgate.core.clock import Clock
@@ -37,7 +38,7 @@ class NodeParts:
 
     `load_plan` reads the configuration again (given what the asker said) and raises ConfigError or ModelRefused when
     it is not good; `down` has the whole house stopped; `chores` are coroutines to run beside the loop (log rotation);
-    `methods` are further questions that the link answers.
+    `methods` are further questions that the link answers; `refine` solves decisions exactly in the background.
     """
 
     id: str
@@ -52,6 +53,7 @@ class NodeParts:
     down: Callable[[], None]
     chores: tuple[Callable[[], Coroutine[Any, Any, None]], ...] = ()
     methods: Mapping[str, Answer] = field(default_factory=dict[str, Answer])
+    refine: Refine | None = None
 
 
 class NodeProcess:
@@ -95,6 +97,8 @@ class NodeProcess:
         if isinstance(parts.journal, StoreJournal):
             self._tasks.append(asyncio.ensure_future(parts.journal.run()))
         self._tasks += [asyncio.ensure_future(chore()) for chore in parts.chores]
+        if parts.refine is not None:
+            self._tasks.append(asyncio.ensure_future(Refiner(self.reconciler, parts.clock, parts.refine).run()))
         ready()
         log.info("serving %d pipelines", len(parts.plan.pipelines))
         await self._stop.wait()

@@ -9,22 +9,22 @@ from __future__ import annotations
 import asyncio
 import logging
 from collections import deque
-from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field, replace
+from collections.abc import Callable
+from dataclasses import replace
 from functools import partial
-from typing import Any
 
 from headgate.allocation.plan import Plan, Rest, Start, Stop, plan_moves
 from headgate.allocation.policy import decide
 from headgate.allocation.recording import plain_state, seal_allocation
 from headgate.allocation.settings import DEFAULTS
-from headgate.allocation.state import Allocation, Change, History, State
+from headgate.allocation.state import Allocation, History, State
 from headgate.control.demands import DemandBook
 from headgate.control.drains import Drains
 from headgate.control.faults import FaultBook
 from headgate.control.fleets.fleet import Event, Fleet, Gone, Member, Ready, StartOrder
-from headgate.control.journal import Journal, plain_move
+from headgate.control.journal import Decision, Journal, plain_move
 from headgate.control.node_plan import NodePlan, build_specs
+from headgate.control.refinements import RefinementBook
 from headgate.control.replay import tell_changes
 from headgate.control.routes import build_pipelines, build_replicas
 from headgate.control.takeback import find_able, find_restful, seat_draining
@@ -38,21 +38,6 @@ log = logging.getLogger(__name__)
 _KEPT = 200
 _WAKE_LEARNING = 0.3
 _QUIET_TICKS = 4.0
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Decision:
-    """One decision that changed something. `state` replays to it; `moves` are what was done at once or planned."""
-
-    id: str
-    at: float
-    number: int
-    trigger: str
-    state: Mapping[str, Any] = field(repr=False)
-    moves: tuple[Mapping[str, Any], ...]
-    reason: str
-    changes: tuple[Change, ...] = ()
-    gap_to_bound: float | None = None
 
 
 class Reconciler:
@@ -73,6 +58,7 @@ class Reconciler:
         self.plan = plan
         self.demands = DemandBook()
         self.faults = FaultBook(plan.settings, chance)
+        self.refined = RefinementBook()
         self.decisions: deque[Decision] = deque(maxlen=_KEPT)
         self.moves: dict[str, int] = {"start": 0, "drain": 0, "stop": 0, "rest": 0, "wake": 0}
         self.crashes = 0
@@ -216,7 +202,8 @@ class Reconciler:
             running=running,
             histories={name: one for name, one in self._histories.items() if name in specs},
             held=self.faults.held(now),
-            prices=self.allocation.prices if self.allocation else (),
+            prices=self.refined.take_prices(self.allocation.prices if self.allocation else ()),
+            proposal=self.refined.proposal,
             settings=settings,
         )
 
@@ -249,18 +236,7 @@ class Reconciler:
         )
         self.decisions.append(decision)
         log.info("decision %d (%s): %s", decision.number, trigger, decision.reason)
-        self._journal.record_decision(
-            {
-                "id": decision.id,
-                "at": decision.at,
-                "number": decision.number,
-                "trigger": trigger,
-                "state": decision.state,
-                "moves": list(decision.moves),
-                "reason": decision.reason,
-                "seal": seal_allocation(allocation),
-            }
-        )
+        self._journal.record_decision(decision.row(seal_allocation(allocation)))
         return decision
 
     def _apply(self, plan: Plan, allocation: Allocation) -> None:

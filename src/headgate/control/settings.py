@@ -92,6 +92,14 @@ class ControlSettings(BaseModel):
     watts: float | None = Field(
         default=None, gt=0, allow_inf_nan=False, description="The most that all devices in use may draw together."
     )
+    exact_every_s: Seconds | None = Field(
+        default=30.0,
+        description="Between two decisions that are solved exactly in the background, where the extra sim is "
+        "installed; null: none is.",
+    )
+    exact_limit_s: Seconds = Field(
+        default=10.0, description="The longest that the exact solution of a decision is searched for, in each class."
+    )
     decisions_kept: int = Field(
         default=2_000, ge=100, le=10_000_000, description="Decisions kept in the database, newest first."
     )

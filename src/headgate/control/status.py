@@ -23,6 +23,8 @@ def build_status(reconciler: Reconciler) -> dict[str, Any]:
         "moves": dict(reconciler.moves),
         "crashes": reconciler.crashes,
         "gap_to_bound": allocation.gap_to_bound if allocation else None,
+        "gap_to_exact": reconciler.refined.gap,
+        "exact_decision": reconciler.refined.number,
         "error_budget_left": round(reconciler.demands.rented.budget.left, 2),
         "pools": [_pool_status(reconciler, pool.name, members) for pool in reconciler.plan.capacity.pools],
         "pipelines": {one.name: _pipeline_status(reconciler, one.name, members) for one in reconciler.plan.pipelines},
@@ -42,6 +44,7 @@ def explain_decisions(reconciler: Reconciler, limit: int = 20) -> list[dict[str,
             "moves": list(one.moves),
             "changes": [asdict(change) for change in one.changes],
             "gap_to_bound": one.gap_to_bound,
+            "gap_to_exact": reconciler.refined.gaps.get(one.number),
         }
         for one in newest
     ]

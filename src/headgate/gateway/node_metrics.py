@@ -120,6 +120,11 @@ _FAMILIES = (
         samples=_fact("gap_to_bound"),
     ),
     _Family(
+        name="headgate_gap_to_exact",
+        text="The same of the last decision that was solved exactly in the background: a tighter bound.",
+        samples=_fact("gap_to_exact"),
+    ),
+    _Family(
         name="headgate_error_budget_minutes",
         text="Minutes of pipelines on elastic pools that may still miss their SLO; below 0: too many did.",
         samples=_fact("error_budget_left"),

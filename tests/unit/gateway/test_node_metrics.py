@@ -9,6 +9,7 @@ from typing import Any, cast
 from prometheus_client.parser import text_string_to_metric_families
 from tests.unit.control.world import World, make_plan
 
+from headgate.allocation.refine import Refinement
 from headgate.control.status import build_status
 from headgate.core.chance import SeededChance
 from headgate.core.clock import ManualClock
@@ -70,6 +71,7 @@ async def test_what_the_node_decides_is_told() -> None:
         world.work = {"a": (8, 4), "b": (8, 0)}
         world.served = {"a": ReplicaLoad(settled=10, busy_s=20.0, together_s=20.0)}
         await world.run(3.0)
+        world.reconciler.refined.take(world.reconciler.number, Refinement(gap=0.003))
         told = build_status(world.reconciler)
     scraped = Scraped()
 
@@ -81,6 +83,7 @@ async def test_what_the_node_decides_is_told() -> None:
     pool, a = told["pools"][0], told["pipelines"]["a"]
     assert found[OWN] == 1.0
     assert found["headgate_gap_to_bound", ()] == told["gap_to_bound"] is not None
+    assert found["headgate_gap_to_exact", ()] == told["gap_to_exact"] == 0.003
     assert found["headgate_pool_price", ("cpu",)] == pool["price"] is not None
     assert found["headgate_pool_cores", ("cpu",)] == 2.0
     assert found["headgate_pool_cores_used", ("cpu",)] == pool["cores_used"] == 2.0
