@@ -31,6 +31,7 @@ _CPU_FLAGS = ("avx", "avx2", "f16c", "fma", "avx512f", "avx512_vnni", "avx_vnni"
 _EXTRAS = (
     ("hub", "huggingface_hub", "models from hf: sources"),
     ("postgres", "psycopg", "a PostgreSQL database for several gateways"),
+    ("sim", "highspy", "decisions solved exactly in the background, and `headgate simulate`"),
 )
 
 

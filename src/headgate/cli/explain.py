@@ -97,6 +97,8 @@ def _sum(decision: dict[str, Any]) -> str:
         parts.append(f"gained {up:.3g}, given up {down:.3g}")
     if (gap := decision.get("gap_to_bound")) is not None:
         parts.append("nothing better is possible" if gap < _NOTHING else f"at most {100 * gap:.2g} % below the best")
+    if (gap := decision.get("gap_to_exact")) is not None:
+        parts.append("proven to be the best" if gap < _NOTHING else f"solved exactly: {100 * gap:.2g} % at most")
     if prices := decision.get("prices"):
         parts.append(f"price of one more device: {_prices(prices)}")
     return "; ".join(parts)

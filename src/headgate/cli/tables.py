@@ -44,6 +44,9 @@ def _headline(told: dict[str, Any]) -> Text:
         parts.append(
             f"within {100 * gap:.1f} % of the best possible" if gap >= _ROUNDING else "nothing better is possible"
         )
+    if (exact := told.get("gap_to_exact")) is not None:
+        within = f"within {100 * exact:.1f} % of the best" if exact >= _ROUNDING else "the best"
+        parts.append(f"decision {told.get('exact_decision')} is proven to be {within}")
     if parts:
         text.append("\n" + "; ".join(parts))
     text.append(f"\nstate folder {house['state']}", "dim")

@@ -103,3 +103,10 @@ def test_a_rented_replica_that_nobody_needs_now_is_said_to_be_kept() -> None:
     assert "kept alive" in show({"house": HOUSE, "pipelines": {"a": one}})
     assert "kept alive" not in show({"house": HOUSE, "pipelines": {"a": {**one, "in_flight": 1}}})
     assert "kept alive" not in show({"house": HOUSE, "pipelines": {"a": {**one, "kept": None}}})
+
+
+def test_what_was_solved_exactly_is_told_with_its_decision() -> None:
+    told = {"house": HOUSE, "gap_to_bound": 0.004, "gap_to_exact": 0.001, "exact_decision": 7}
+    assert "within 0.4 % of the best possible; decision 7 is proven to be within 0.1 % of the best" in show(told)
+    assert "decision 7 is proven to be the best" in show(told | {"gap_to_exact": 0.0})
+    assert "decision" not in show(told | {"gap_to_exact": None})
