@@ -96,12 +96,20 @@ def _pipeline_status(reconciler: Reconciler, name: str, members: tuple[Member, .
         "in_flight": demand.in_flight,
         "arrivals_per_s": round(demand.arrivals_per_s, 3),
         "service_s": None if demand.service_s is None else round(demand.service_s, 4),
-        "corrections": {key: round(factor, 3) for key, factor in demand.corrections.items()},
+        "corrections": _corrections(reconciler, name, demand),
         "kept": demand.kept,
         "wake_s": route.wake_s if route else None,
         "failures": reconciler.faults.failures(name),
         "blocked": route.blocked if route else None,
     }
+
+
+def _corrections(reconciler: Reconciler, name: str, demand: Demand) -> dict[str, float]:
+    """By configuration, how many times as long as profiled requests take; nothing where nothing was profiled."""
+    model = reconciler.plan.model_of(name)
+    if model is None or model.profile.service_s is None:
+        return {}
+    return {key: round(factor, 3) for key, factor in demand.corrections.items()}
 
 
 def _replica_status(member: Member, in_flight: int) -> dict[str, Any]:

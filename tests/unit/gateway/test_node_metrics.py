@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import asyncio
+from dataclasses import replace
 from types import SimpleNamespace
 from typing import Any, cast
 
 from prometheus_client.parser import text_string_to_metric_families
 from tests.unit.control.world import World, make_plan
 
+from headgate.allocation.profile import Profile
 from headgate.allocation.refine import Refinement
 from headgate.control.status import build_status
 from headgate.core.chance import SeededChance
@@ -67,9 +69,11 @@ def _order(labels: dict[str, str]) -> list[str]:
 
 
 async def test_what_the_node_decides_is_told() -> None:
-    async with World(make_plan(cores=2, a={"floor": 1, "weight": 2.0}, b={})) as world:
+    plan = make_plan(cores=2, a={"floor": 1, "weight": 2.0}, b={})
+    profiled = replace(plan.models["a"], profile=Profile(service_s=1.0))
+    async with World(replace(plan, models={**plan.models, "a": profiled})) as world:
         world.work = {"a": (8, 4), "b": (8, 0)}
-        world.served = {"a": ReplicaLoad(settled=10, busy_s=20.0, together_s=20.0)}
+        world.served = dict.fromkeys("ab", ReplicaLoad(settled=10, busy_s=20.0, together_s=20.0))
         await world.run(3.0)
         world.reconciler.refined.take(world.reconciler.number, Refinement(gap=0.003))
         told = build_status(world.reconciler)
@@ -95,6 +99,7 @@ async def test_what_the_node_decides_is_told() -> None:
     assert found["headgate_shed_part", ("a",)] == a["shed"]
     ((key, factor),) = a["corrections"].items()
     assert found["headgate_service_correction", ("a", key)] == factor > 1.5
+    assert told["pipelines"]["b"]["corrections"] == {}, "nothing was profiled"
     assert key in {one["configuration"] for one in told["replicas"] if one["pipeline"] == "a"}
     assert found["headgate_moves_total", ("start",)] == told["moves"]["start"] >= 2
     assert found["headgate_decisions_total", ()] == told["decisions"] >= 1
