@@ -10,111 +10,17 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterable, Mapping, Sequence
-from copy import copy
 from dataclasses import replace
 
 from headgate.allocation.capacity import PARTS, Capacity, Node, count_parts
 from headgate.allocation.pipeline import Configuration, PipelineSpec
+from headgate.allocation.room import Placed, Room, share_of
 from headgate.allocation.state import Running, Seat
 from headgate.core.errors import FloorsDoNotFit
 
-Placed = Running | Seat
-Books = dict[int, int]
 _Place = tuple[float, int, int, tuple[int, ...]]
 """A place for a new replica, the best first: the cost of whom it sends away, how many big replicas fewer find room,
 less the thousandths of a device that are left there, and the devices."""
-
-
-class _Books:
-    """What some replicas hold of one node: thousandths and bytes on each device, and in all."""
-
-    def __init__(self, devices: Iterable[int]) -> None:
-        self.parts: Books = dict.fromkeys(devices, 0)
-        self.bytes: Books = dict.fromkeys(self.parts, 0)
-        self.parts_total = 0
-        self.bytes_total = 0
-
-    def add(self, one: Placed | Configuration, devices: Sequence[int], sign: int = 1) -> None:
-        """Enter a replica on `devices`, or strike it off with `sign` -1. Devices that are gone are left out."""
-        share = _share_of(one)
-        parts, memory = sign * count_parts(share), sign * one.memory_bytes
-        on_each = parts if len(devices) == 1 or not share else sign * PARTS
-        memory_each = sign * (one.memory_bytes // max(1, len(devices)))
-        for device in devices:
-            if device in self.parts:
-                self.parts[device] += on_each
-                self.bytes[device] += memory_each
-        self.parts_total += parts
-        self.bytes_total += memory
-
-
-class _Room:
-    """One node of one pool: the books of what is claimed, and who stands where."""
-
-    def __init__(self, pool: str, node: Node) -> None:
-        self.pool = pool
-        self.node = node
-        self.parts = count_parts(node.share)
-        self.claimed = _Books(node.devices)
-        self.stood = _Books(node.devices)
-        self.standing: dict[str, Running] = {}
-        self.on: dict[int, dict[str, Running]] = {device: {} for device in node.devices}
-
-    def stand(self, one: Running) -> None:
-        """Enter a replica that is there and has no claim yet."""
-        self.standing[one.id] = one
-        self.stood.add(one, one.devices)
-        for device in one.devices:
-            self.on.setdefault(device, {})[one.id] = one
-
-    def leave(self, replica: str) -> Running | None:
-        """Strike off a replica that stands; None when it does not."""
-        one = self.standing.pop(replica, None)
-        if one is not None:
-            self.stood.add(one, one.devices, -1)
-            for device in one.devices:
-                del self.on[device][replica]
-        return one
-
-    def part_for(self, warm: Running) -> _Room:
-        """The room, with those of its devices alone on which a warm replica of this node can serve; the same books."""
-        if self.node.device_memory_bytes is None:
-            return self
-        part = copy(self)
-        part.node = replace(self.node, devices=warm.devices)
-        return part
-
-    def left(self, devices: Sequence[int]) -> int:
-        """Thousandths that are free on the fullest of `devices`; below 0 where more stand than have room."""
-        return min(PARTS - self.claimed.parts[device] - self.stood.parts[device] for device in devices)
-
-    def holds(self, size: Placed | Configuration, beside: _Books | None = None) -> bool:
-        """Whether the node has quota and memory for a replica of that size, whichever devices it sits on: see fits."""
-        total = self.claimed.parts_total + count_parts(_share_of(size))
-        memory = self.claimed.bytes_total + size.memory_bytes
-        if beside is not None:
-            total, memory = total + beside.parts_total, memory + beside.bytes_total
-        return total <= self.parts and memory <= self.node.memory_bytes
-
-    def fits(self, size: Placed | Configuration, devices: Sequence[int], beside: _Books | None = None) -> bool:
-        """Whether a replica of that size fits on `devices` next to all that is claimed and all that is `beside`."""
-        if not self.holds(size, beside):
-            return False
-        claimed = self.claimed
-        share = _share_of(size)
-        need = count_parts(share) if len(devices) == 1 or not share else PARTS
-        limit = self.node.device_memory_bytes
-        for device in devices:
-            if device not in claimed.parts:
-                return False
-            used = claimed.parts[device] + (beside.parts[device] if beside is not None else 0)
-            if used + need > PARTS:
-                return False
-            if limit is not None:
-                held = claimed.bytes[device] + (beside.bytes[device] if beside is not None else 0)
-                if held + size.memory_bytes // len(devices) > limit:
-                    return False
-        return True
 
 
 class Board:
@@ -126,7 +32,7 @@ class Board:
         `biggest` is the largest share of a device that anybody may ask for.
         """
         self._biggest = count_parts(min(1.0, biggest))
-        self._pools = {pool.name: [_Room(pool.name, node) for node in pool.nodes] for pool in capacity.pools}
+        self._pools = {pool.name: [Room(pool.name, node) for node in pool.nodes] for pool in capacity.pools}
         self._rooms = {(name, room.node.name): room for name, rooms in self._pools.items() for room in rooms}
         self._watts = {pool.name: pool.watts or 0.0 for pool in capacity.pools}
         self._watts_left = math.inf if capacity.watts is None else capacity.watts
@@ -141,19 +47,19 @@ class Board:
         room = self._rooms.get((one.pool, one.node))
         if room is not None:
             room.claimed.add(one, one.devices)
-            self._watts_left -= _share_of(one) * self._watts[one.pool]
+            self._watts_left -= share_of(one) * self._watts[one.pool]
 
     def strike(self, one: Placed) -> None:
         """Count `one`, that was entered, as gone."""
         room = self._rooms.get((one.pool, one.node))
         if room is not None:
             room.claimed.add(one, one.devices, -1)
-            self._watts_left += _share_of(one) * self._watts[one.pool]
+            self._watts_left += share_of(one) * self._watts[one.pool]
 
     def fits(self, one: Placed) -> bool:
         """Whether `one` fits in its place beside all that is claimed or entered."""
         room = self._rooms.get((one.pool, one.node))
-        return room is not None and self._powers(one.pool, _share_of(one)) and room.fits(one, one.devices)
+        return room is not None and self._powers(one.pool, share_of(one)) and room.fits(one, one.devices)
 
     def rest(self, replica: Running) -> bool:
         """Claim the memory of a replica, and nothing else, if there is that much beside all that is claimed."""
@@ -205,7 +111,7 @@ class Board:
         if not rooms or not self._powers(configuration.pool, configuration.share):
             return None
         for find in (self._find_free, self._find_taken) if evict else (self._find_free,):
-            best: tuple[_Place, _Room] | None = None
+            best: tuple[_Place, Room] | None = None
             for room in rooms:
                 place = find(room, configuration, costs)
                 if place is not None and (best is None or place < best[0]):
@@ -230,7 +136,7 @@ class Board:
         """Whether so many more devices of a pool stay within the limit of power."""
         return share * self._watts[pool] <= self._watts_left + 1e-9
 
-    def _find_free(self, room: _Room, size: Configuration, costs: Mapping[str, float]) -> _Place | None:
+    def _find_free(self, room: Room, size: Configuration, costs: Mapping[str, float]) -> _Place | None:
         """The best place in the room where nobody stands, if there is one."""
         if not room.holds(size, room.stood):
             return None
@@ -256,7 +162,7 @@ class Board:
                 best = 0.0, left // self._biggest - (left - parts) // self._biggest, -left, devices
         return best
 
-    def _find_taken(self, room: _Room, size: Configuration, costs: Mapping[str, float]) -> _Place | None:
+    def _find_taken(self, room: Room, size: Configuration, costs: Mapping[str, float]) -> _Place | None:
         """The place in the room where those who stand there and have no seat are the least bad to send away."""
         if not room.holds(size):
             return None
@@ -269,7 +175,7 @@ class Board:
         return best
 
     def _cost_of_taking(
-        self, room: _Room, devices: tuple[int, ...], size: Configuration, costs: Mapping[str, float]
+        self, room: Room, devices: tuple[int, ...], size: Configuration, costs: Mapping[str, float]
     ) -> float:
         """What it costs to send away those who stand on `devices`, the least bad first, until there is room."""
         # Why not whom else memory or quota would send away: that is the same wherever on this node the seat is.
@@ -288,7 +194,7 @@ class Board:
 
     def _take(
         self,
-        room: _Room,
+        room: Room,
         pipeline: str,
         key: str,
         size: Configuration | Running,
@@ -397,7 +303,7 @@ def _explain_alone(name: str, configuration: Configuration, nodes: Sequence[Node
     )
 
 
-def _places(room: _Room, share: float, costs: Mapping[str, float]) -> Iterable[tuple[int, ...]]:
+def _places(room: Room, share: float, costs: Mapping[str, float]) -> Iterable[tuple[int, ...]]:
     """Device sets worth a look: each single one for a fraction, the cheapest empty ones for whole devices."""
     if share <= 1:
         return [(device,) for device in room.node.devices]
@@ -410,8 +316,3 @@ def _places(room: _Room, share: float, costs: Mapping[str, float]) -> Iterable[t
 
     empty = sorted((device for device in room.node.devices if room.claimed.parts[device] == 0), key=price)
     return [tuple(sorted(empty[:count]))] if len(empty) >= count else []
-
-
-def _share_of(one: Placed | Configuration) -> float:
-    """Devices' worth that it takes: none while it is warm."""
-    return one.share if isinstance(one, Configuration) else one.held

@@ -87,7 +87,7 @@ def test_the_bound_of_small_ones_is_not_below_the_best(seed, part):
 
 
 def test_small_ones_are_mostly_the_best_and_never_far_from_it():
-    """Where whole replicas matter most: of four hundred such cases 1 % were more than a tenth away, the worst a sixth."""
+    """Where whole replicas matter most: of 400 such cases 1 % were more than a tenth away, the worst a sixth."""
     reached = []
     for seed in range(24):
         problem, money, watts = make(seed, pipelines=3, cap=3, floors=False)
