@@ -118,6 +118,23 @@ def test_nobody_starves_when_all_wait_for_too_little(house, seed):
     assert served == set(waits)
 
 
+def test_a_big_one_gets_its_turn_among_small_ones_of_whom_one_always_just_got_it():
+    weights = (3.0, 3.0, 3.0, 0.5, 1.0)
+    sizes = ((0.1, GB // 10), (0.1, GB), (0.1, GB), (1.0, GB // 10), (0.1, GB))
+    specs = tuple(
+        make_spec(f"p{number}", share=share, memory=memory, slots=2, weight=weight, idle_s=0.0)
+        for number, (weight, (share, memory)) in enumerate(zip(weights, sizes, strict=True))
+    )
+    house = House(capacity=make_capacity(1, memory=3 * GB), pipelines=specs)
+    waits, served = {spec.name: 0.0 for spec in specs}, dict.fromkeys((spec.name for spec in specs), 0)
+    for _ in range(200):
+        house.tick({name: (2, 0, wait) for name, wait in waits.items()})
+        for name in waits:
+            waits[name] = 0.0 if house.answering(name) else waits[name] + house.tick_s
+            served[name] += bool(house.answering(name))
+    assert min(served.values()) > 10, served
+
+
 @SETTINGS
 @given(houses(), st.data())
 def test_constant_load_causes_no_moves_after_it_settled(house, data):

@@ -167,12 +167,16 @@ def _protect_one_outdated(side: Side, board: Board) -> int:
 
 
 def _wake(sides: list[Side], board: Board, costs: Costs) -> None:
-    """One replica for everyone with work and none yet, longest wait first; who just got one keeps it."""
+    """One replica for everyone with work and none yet, longest wait first; who just got one keeps it, unless others
+    starve.
+    """
 
     def urgency(side: Side) -> tuple[object, ...]:
         wait = side.spec.weight * max(side.demand.oldest_wait_s, 1e-9)
         in_turns = bool(side.protected)  # somebody answers for it meanwhile
-        return (RANKS[side.spec.priority], in_turns, not side.dwelling, -wait, -side.offered, side.name)
+        # Why before those who just got one: of several small ones one always has, and a big one would never fit.
+        turn = 0 if side.starving else 1 if side.dwelling else 2
+        return (RANKS[side.spec.priority], in_turns, turn, -wait, -side.offered, side.name)
 
     waiting = [
         side

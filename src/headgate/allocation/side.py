@@ -12,6 +12,7 @@ from headgate.allocation.state import History, Running, Seat, State
 _SLACK = 0.05  # of a replica: a load that is so little above a whole number asks for no further one
 _DWELL_WAKES = 5.0  # what a pipeline just got is its own for so many of its wake times
 _DWELL_LEAST_S = 1.0
+_STARVES_DWELLS = 5.0
 
 
 class Side:
@@ -40,6 +41,8 @@ class Side:
         dwell_s = max(_DWELL_LEAST_S, _DWELL_WAKES * self.configuration.wake_s)
         raised_at = self.history.raised_at
         self.dwelling = bool(self.present) and raised_at is not None and state.at < raised_at + dwell_s
+        self.starving = not self.present and self.demand.oldest_wait_s > _STARVES_DWELLS * dwell_s
+        """Whether it has waited for so long that others had their turn several times."""
         inside, steady = self.demand.inside, self.demand.steady
         self.asleep = not inside and self.demand.idle_for_s >= spec.idle_s
         """Whether nothing was asked for so long that the past says nothing any more."""
