@@ -127,11 +127,6 @@ class _Offer:
         dues = self._stopped + np.minimum(self._keep, 0.0) * menu.now
         self._dues = np.add.accumulate(dues[::-1], axis=0)[::-1]
 
-    def fees(self, slot: int, number: Ints) -> Floats:
-        """What `number` [..., I] replicas of each pipeline's option cost."""
-        keep, more = self._keep[slot] * number, self._more[slot] * number
-        return np.maximum(keep + self._stopped[slot], more - self._started[slot])
-
     def rest(self, slot: int) -> _Rest:
         """What going on with this slot and those after it is worth."""
         return _Rest(self._menu, slot, self._rates[slot], self._dues[slot])
@@ -144,18 +139,26 @@ class _Offer:
         back = np.repeat(np.arange(len(counts)), counts)
         added: Ints = np.arange(int(ends[-1])) - (ends - counts - low)[back]
         owner = draft.owner[back]
-        numbers = np.arange(int(high.max()) + 1)[:, None]
-        fees = self.fees(slot, numbers).ravel()
         work = draft.work[back] + menu.speed[slot][owner] * added
         return _Draft(
             owner=owner,
             work=work,
-            paid=draft.paid[back] + fees[added * len(menu.members) + owner],
+            paid=draft.paid[back] + self._fees(slot, owner, added),
             total=draft.total[back] + added,
             value=menu.curves.at(menu.members[owner], work),
             safe=draft.safe[back] & (added == menu.seats[slot][owner]),
             steps=(*draft.steps, (back, added)),
         )
+
+    def _fees(self, slot: int, owner: Ints, number: Ints) -> Floats:
+        """What `number` [N] replicas of the option of `owner` [N] cost."""
+        keep = self._keep[slot][owner]
+        keep *= number
+        keep += self._stopped[slot][owner]
+        more = self._more[slot][owner]
+        more *= number
+        more -= self._started[slot][owner]
+        return np.maximum(keep, more, out=more)
 
 
 class _Rest:
@@ -165,7 +168,10 @@ class _Rest:
         self._menu, self._slot, self._rate, self._dues = menu, slot, rate, dues
         self._line = menu.values - rate * menu.loads
         # The best from each point of the curve on, [G, I], but for what the work so far saves.
-        self._ahead = np.maximum.accumulate(self._line[::-1], axis=0)[::-1]
+        self._ahead = self._line.copy()
+        # Why row by row: several times as quick as `accumulate` over the rows.
+        for ahead, after in zip(self._ahead[-2::-1], self._ahead[:0:-1], strict=True):
+            np.maximum(ahead, after, out=ahead)
 
     def hope(self, draft: _Draft) -> Floats:
         """What each mix of the draft [N] comes to at most, whatever is added."""
@@ -182,7 +188,9 @@ class _Rest:
         need = (goal + self._dues)[owner] + draft.paid - self._rate[owner] * draft.work
         good = (self._ahead.take(owner, axis=1) >= need).sum(axis=0)
         until = menu.loads[np.minimum(good, len(menu.loads) - 1), owner]
-        high = np.ceil((until - draft.work) / speed - SLACK).clip(0.0).astype(np.int64)
+        # Why one less: what reaches the first point from where on nothing is good enough is too much.
+        enough = np.ceil((until - draft.work) / speed - SLACK) - (good < len(menu.loads))
+        high = enough.clip(0.0).astype(np.int64)
         # Why, at any prices: what is there may be cheaper to keep than to stop, though it adds nothing.
         high = np.maximum(high, np.where(menu.cost[slot] < menu.stop[slot], menu.now[slot], 0)[owner])
         high = np.minimum(np.minimum(high, menu.limit[slot][owner]), menu.cap[owner] - draft.total)
@@ -191,5 +199,6 @@ class _Rest:
             behind = np.maximum.accumulate(self._line, axis=0)
             bad = (behind.take(owner, axis=1) < need).sum(axis=0)
             since = menu.loads[np.maximum(bad - 1, 0), owner]
-            low = np.minimum(((since - draft.work) / speed).clip(0.0).astype(np.int64), high)
+            few = np.floor((since - draft.work) / speed + SLACK) + (bad > 0)
+            low = np.minimum(few.clip(0.0).astype(np.int64), high)
         return np.where(draft.safe, np.minimum(low, seats), low), np.where(draft.safe, np.maximum(high, seats), high)
