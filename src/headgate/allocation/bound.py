@@ -17,13 +17,16 @@ from headgate.allocation.arrays import Floats
 from headgate.allocation.mixes import Menu, Mixes
 from headgate.allocation.offer import near_mixes
 
-_REACH = 0.25  # how far from the best mixes are listed, in what a pipeline's capacity costs on the average
-_REACH_OF_ALL = 60.0  # and in parts of that, however few pipelines there are
+_NEAR = 60.0  # how far from the best mixes are listed, all pipelines together, in what one spends on the average
+_FALL = 0.06  # the part by which prices may fall before mixes matter that were not listed
+_LEAP = 3.0  # times that is how far prices are moved before mixes are listed again
 _LOOSE = 4e-3  # the part of the bound that mixes not listed may add to it
 _SCALINGS = 8
-_CLOSE = 0.03
+_CLOSE = 0.01
 _DEARER = 1e-3
+_YIELD = 0.4  # the part by which less is asked for, at first, where all is dearer by one part
 _ROUNDS = 8
+_WIDER = 1.25
 _PATIENCE = 5
 
 
@@ -69,19 +72,19 @@ def find_bound(menu: Menu, room: Floats, warm: Floats | None) -> tuple[Mixes, Bo
         return mixes, Bound.of(mixes, room, mixes.prices)
     known = warm if warm is not None and (warm > 0.0).any() else None
     prices = _scaled(menu, room, _first_prices(menu, room) if known is None else known)
-    reach = _REACH + _REACH_OF_ALL / pipelines
+    near, fall = _NEAR / pipelines, _FALL
     found: list[tuple[Mixes, Bound]] = []
     for _ in range(_ROUNDS):
         unit = _unit(prices, room, spread, pipelines)
-        mixes = near_mixes(menu, prices, reach * unit)
-        steps = min(max(12000 // len(mixes.worth), 4), 30)
+        mixes = near_mixes(menu, prices, near * unit, fall)
+        steps = min(max(6000 // len(mixes.worth), 3), 30)
         heats = (0.03, 0.03 / 4.0 ** (steps / 4.0))
-        bound = Bound.of(mixes, room, _descend(mixes, room, prices, spread, heats, steps))
+        bound = Bound.of(mixes, room, _descend(mixes, room, spread, heats, steps, _LEAP * fall))
         found.append((mixes, bound))
         if bound.loose <= _LOOSE * abs(bound.value):
             break
         # Why again: at these prices mixes matter that were too far off to be listed.
-        prices, reach = bound.prices, 1.25 * reach
+        prices, near, fall = bound.prices, _WIDER * near, _WIDER * fall
     return min(found, key=lambda one: one[1].value)
 
 
@@ -110,7 +113,7 @@ def _scaled(menu: Menu, room: Floats, prices: Floats) -> Floats:
     def gain(factor: float) -> float:
         return float(alone.best(factor * each, factor * seats).sum())
 
-    low, high, factor, yields, last = 0.0, np.inf, 1.0, 1.5, None
+    low, high, factor, yields, last = 0.0, np.inf, 1.0, _YIELD, None
     for _ in range(_SCALINGS):
         # Why by difference: what is asked for is what all lose by dearer units, and the best of each need not be found.
         asked = (gain(factor) - gain((1.0 + _DEARER) * factor)) / (_DEARER * factor)
@@ -131,24 +134,24 @@ def _unit(prices: Floats, room: Floats, spread: float, pipelines: int) -> float:
     return max(float(prices @ room), 0.02 * spread) / pipelines
 
 
-def _descend(
-    mixes: Mixes, room: Floats, prices: Floats, spread: float, heats: tuple[float, float], steps: int
-) -> Floats:
+def _descend(mixes: Mixes, room: Floats, spread: float, heats: tuple[float, float], steps: int, leap: float) -> Floats:
     """The prices with the lowest bound seen while Newton's method minimises ever less smoothed bounds.
 
     Smoothing takes each pipeline's best mix as a soft maximum, from the first of `heats` (in units of what a
-    pipeline spends on the average) down to the second in `steps`. Why: the bound is a sum of many kinked
-    functions of few prices; smoothed, it has a small Hessian, and a handful of steps do what hundreds of
-    subgradient steps would.
+    pipeline spends on the average) down to the second in `steps`; prices move by about a part of `leap` at most.
+    Why: the bound is a sum of many kinked functions of few prices; smoothed, it has a small Hessian, and a handful of
+    steps do what hundreds of subgradient steps would.
     """
-    unit = _unit(prices, room, spread, len(mixes.first))
+    prices, unit = mixes.prices, _unit(mixes.prices, room, spread, len(mixes.first))
     heat, cooling = heats[0] * unit, (heats[1] / heats[0]) ** (1.0 / max(steps - 1, 1))
     exact, smooth, gradient, hessian = _smoothed(mixes, room, prices, heat)
     best_value, best, reach, stalled = exact, prices, 1.0, 0
-    widest = 0.1 * spread / np.maximum(room, 1e-12)
+    # Why limits: of what is best at quite other prices, hardly a mix is listed.
+    span = leap * (prices + 0.1 * spread / np.maximum(room, 1e-12))
+    low, high = np.maximum(prices - span, 0.0), prices + span
     for _ in range(steps):
-        most = reach * (0.7 * prices + widest)
-        trial = np.maximum(prices + np.clip(_newton(prices, gradient, hessian), -most, most), 0.0)
+        most = reach * span
+        trial = np.clip(prices + np.clip(_newton(prices, gradient, hessian), -most, most), low, high)
         exact, value, slope, bend = _smoothed(mixes, room, trial, heat * cooling)
         stalled = 0 if exact < best_value - 1e-5 * abs(best_value) else stalled + 1
         if exact < best_value:

@@ -27,7 +27,8 @@ class Mixes:
 
     `owner` [C] is the pipeline (0..I-1, rising), `first` [I] each pipeline's first mix, `counts` [S, C] the
     replicas by option slot, `use` [P, C] units of each pool, `worth` [C] value less costs. Mixes that are not listed
-    are worth `most` [I] or less, and `beyond` [I] or less when what they use is paid at `prices` [P].
+    are worth `most` [I] or less, and `beyond` [I] or less when what they use is paid at `prices` [P]; they use those
+    pools only that `pools` [P, I] tells.
     """
 
     owner: Ints
@@ -38,6 +39,7 @@ class Mixes:
     prices: Floats
     beyond: Floats
     most: Floats
+    pools: Bools
 
     def firsts(self, good: Bools) -> Ints:
         """The index [I] of each pipeline's first mix that is `good` [C]; every pipeline has one."""
@@ -49,7 +51,8 @@ class Mixes:
 
         Why: where no price falls by more than a part d, no more than d of what a mix paid is given back to it.
         """
-        fallen = float(((self.prices - prices) / np.maximum(self.prices, 1e-12)).max(initial=0.0))
+        part = (self.prices - prices) / np.maximum(self.prices, 1e-12)
+        fallen = (part[:, None] * self.pools).max(axis=0, initial=0.0)
         return self.beyond + fallen * np.maximum(self.most - self.beyond, 0.0)
 
 
@@ -149,6 +152,19 @@ class Menu:
             seat_units=self.units * self.seats,
             seated=seated,
         )
+
+    @property
+    def most(self) -> Floats:
+        """What no mix of each pipeline [I] is worth more than, whatever it uses."""
+        return self.values[-1] - (np.minimum(self.cost, self.stop) * self.now).sum(axis=0)
+
+    @property
+    def pools(self) -> Bools:
+        """Whether each pipeline's mixes may use each pool [P, I]."""
+        pools = np.zeros((len(self.room), len(self.members)), np.bool_)
+        for pool, limit in zip(self.pool, self.limit, strict=True):
+            pools[pool, np.arange(len(pool))] |= limit > 0
+        return pools
 
     @property
     def spread(self) -> float:

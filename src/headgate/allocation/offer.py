@@ -18,10 +18,15 @@ _FEWEST = 4000  # mixes that are never too many in all
 _MOST = 40  # mixes for each pipeline on the average that are too many, should so many be alike
 
 
-def near_mixes(menu: Menu, prices: Floats, reach: float) -> Mixes:
-    """The mixes that come within `reach` of their pipeline's best when `prices` [P] are paid; fewer if too many."""
-    offer = _Offer(menu, prices)
-    goal = menu.alone.best(*menu.alone.pay(prices)) - reach
+def near_mixes(menu: Menu, prices: Floats, near: float, fall: float = 0.0) -> Mixes:
+    """The mixes that come near their pipeline's best when `prices` [P] are paid; fewer if too many.
+
+    Near are those within `near`, and those that may be the best where prices fall by a part of `fall`. Why both: the
+    dearer what a pipeline has, the more a price that moves a little changes what is best for it.
+    """
+    offer, most = _Offer(menu, prices), menu.most
+    goal = menu.alone.best(*menu.alone.pay(prices))
+    goal -= near + fall * np.maximum(most - goal, 0.0)
     draft = _Draft.empty(menu)
     last = len(menu.option) - 1
     for slot in range(last + 1):
@@ -41,8 +46,7 @@ def near_mixes(menu: Menu, prices: Floats, reach: float) -> Mixes:
     owner, net = draft.owner.take(fits), (draft.value - draft.paid).take(fits)
     counts, use = counts.take(fits, axis=1), use.take(fits, axis=1)
     first = np.searchsorted(owner, np.arange(len(goal)))
-    most = menu.values[-1] - (np.minimum(menu.cost, menu.stop) * menu.now).sum(axis=0)
-    return Mixes(owner, first, counts, use, net + prices @ use, prices, goal, most)
+    return Mixes(owner, first, counts, use, net + prices @ use, prices, goal, most, menu.pools)
 
 
 def _thinned(draft: _Draft, hope: Floats, goal: Floats) -> tuple[_Draft, Floats]:

@@ -211,20 +211,46 @@ def test_a_higher_weight_never_serves_a_pipeline_worse(seed, factor):
         assert served(after) >= served(before) - TINY
 
 
-@settings(max_examples=80, deadline=None)
-@given(st.integers(0, 10**6), st.floats(0.0, 2.0), st.floats(0.01, 3.0), st.floats(0.2, 3.0))
-def test_no_mix_that_is_not_listed_is_worth_more_than_is_told_at_any_prices(seed, level, reach, change):
-    problem = make(seed, pipelines=5, pools=3, most_options=3, cap=4, even=bool(seed % 2))
-    curves, seats = Curves(problem.loads, problem.values), np.zeros(problem.options, int)
-    slots = np.full((problem.pipelines, 3), -1)
+def menu_of(problem):
+    """All that the pipelines may choose from, with their options [I, 3] and a seat of each floor [K]."""
+    seats, slots = np.zeros(problem.options, int), np.full((problem.pipelines, 3), -1)
     for i in range(problem.pipelines):
         mine = np.flatnonzero(problem.pipeline == i)
         slots[i, 3 - len(mine) :] = mine
         seats[mine[0]] = min(problem.floor[i], problem.capacity[problem.pool[mine[0]]] // problem.units[mine[0]])
-    menu = Menu(problem, curves, np.arange(problem.pipelines), slots, seats, problem.capacity)
+    curves = Curves(problem.loads, problem.values)
+    return Menu(problem, curves, np.arange(problem.pipelines), slots, seats, problem.capacity), slots, seats
+
+
+@settings(max_examples=40, deadline=None)
+@given(st.integers(0, 10**6), st.floats(0.05, 2.0), st.floats(0.01, 0.5))
+def test_mixes_are_listed_for_prices_that_fall_by_a_part(seed, level, fall):
+    menu, _, _ = menu_of(make(seed, pipelines=5, pools=3, most_options=3, cap=4))
+    prices = level * np.random.default_rng(seed).uniform(0.1, 1.0, 3)
+    mixes = near_mixes(menu, prices, 0.0, fall)
+    lower = prices * (1.0 - fall / (1.0 + fall))
+    best = np.maximum.reduceat(mixes.worth - lower @ mixes.use, mixes.first)
+    assert (mixes.unlisted(lower) <= best + TINY).all()
+
+
+def test_what_gets_cheaper_in_a_pool_matters_to_those_only_who_may_use_it():
+    problem = replace(plain([[0, 1, 1.5], [0, 1, 1.5]]), capacity=[2.0, 2.0], pool=[0, 1])
+    menu, _, _ = menu_of(problem)
+    mixes = near_mixes(menu, np.array([1.0, 1.0]), 0.0)
+    told, cheaper = mixes.beyond, mixes.unlisted(np.array([0.5, 1.0]))
+    assert cheaper[0] > told[0]
+    assert cheaper[1] == told[1]
+
+
+@settings(max_examples=80, deadline=None)
+@given(st.integers(0, 10**6), st.floats(0.0, 2.0), st.floats(0.01, 3.0), st.floats(0.2, 3.0))
+def test_no_mix_that_is_not_listed_is_worth_more_than_is_told_at_any_prices(seed, level, reach, change):
+    problem = make(seed, pipelines=5, pools=3, most_options=3, cap=4, even=bool(seed % 2))
+    menu, slots, seats = menu_of(problem)
+    curves = menu.curves
     chance = np.random.default_rng(seed)
     prices = level * chance.uniform(0.0, 1.0, problem.pools)
-    mixes = near_mixes(menu, prices, reach * 0.1)
+    mixes = near_mixes(menu, prices, reach * 0.1, fall=(seed % 3) * 0.1)
     others = prices * change ** chance.uniform(-1.0, 1.0, problem.pools)
     limit, limit_there = mixes.unlisted(prices), mixes.unlisted(others)
     listed = {(int(i), *held) for i, held in zip(mixes.owner, mixes.counts.T.tolist(), strict=True)}
