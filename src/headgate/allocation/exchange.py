@@ -15,6 +15,8 @@ from headgate.allocation.arrays import Floats, Ints
 from headgate.allocation.bound import Bound
 from headgate.allocation.mixes import SLACK, Mixes
 
+_TOGETHER = 32  # changes that are tried at once where capacity is filled
+
 
 @dataclass(frozen=True, slots=True)
 class Effort:
@@ -102,29 +104,26 @@ def _relieve(mixes: Mixes, bound: Bound, room: Floats, chosen: Ints) -> Ints | N
 
 def _fill(mixes: Mixes, bound: Bound, room: Floats, chosen: Ints) -> Ints:
     """`chosen` with single pipelines' mixes changed for more valuable ones while any fits."""
-    chosen = chosen.copy()
-    for _ in range(64):
+    chosen, near = chosen.copy(), np.arange(len(mixes.owner))
+    while True:
         free = np.maximum(room - mixes.use.take(chosen, axis=1).sum(axis=1), 0.0)
-        loss = bound.regret - bound.regret[chosen][mixes.owner]
-        # Why enough: a gain is the price of the units taken less the regret added, and `free` is all there is.
-        hopeful = np.flatnonzero(loss < bound.prices @ free + SLACK)
-        owner = mixes.owner[hopeful]
-        hopeful = hopeful[mixes.worth[hopeful] > mixes.worth[chosen[owner]] + SLACK]
-        more = mixes.use.take(hopeful, axis=1) - mixes.use.take(chosen[mixes.owner[hopeful]], axis=1)
-        hopeful = hopeful[(more <= free[:, None] + SLACK).all(axis=0)]
-        if not len(hopeful):
+        held = chosen.take(mixes.owner.take(near))
+        loss = bound.regret.take(near) - bound.regret.take(held)
+        # Why enough: a gain is the price of the units taken less the regret added, and `free` is all there is. Why for
+        # good: what a change gains is lost to all further ones.
+        good = (loss < bound.prices @ free + SLACK) & (mixes.worth.take(near) > mixes.worth.take(held) + SLACK)
+        near, held, loss = near[good], held[good], loss[good]
+        more = mixes.use.take(near, axis=1) - mixes.use.take(held, axis=1)
+        fits = np.flatnonzero((more <= free[:, None] + SLACK).all(axis=0))
+        if not len(fits):
             return chosen
         # Least regret first: that is the gain beyond what the units are worth to the others.
-        hopeful = hopeful[np.argsort(loss[hopeful], kind="stable")[:64]]
-        owner = mixes.owner[hopeful]
-        more = mixes.use.take(hopeful, axis=1) - mixes.use.take(chosen[owner], axis=1)
-        left, done = free.tolist(), set[int]()
-        for c, i, parts in zip(hopeful.tolist(), owner.tolist(), more.T.tolist(), strict=True):
-            rest = [one - part for one, part in zip(left, parts, strict=True)]
-            if i not in done and min(rest) >= -SLACK:
-                done.add(i)
-                chosen[i], left = c, rest
-    return chosen
+        fits = fits[np.argsort(loss[fits], kind="stable")[:_TOGETHER]]
+        _, first = np.unique(mixes.owner[near[fits]], return_index=True)
+        fits = fits[np.sort(first)]
+        over = (np.cumsum(more[:, fits], axis=1) > free[:, None] + SLACK).any(axis=0)
+        fits = fits[: int(np.argmax(over)) if over.any() else None]
+        chosen[mixes.owner[near[fits]]] = near[fits]
 
 
 def _ambiguous(mixes: Mixes, bound: Bound, chosen: Ints, skip: int, number: int) -> Ints:
