@@ -79,9 +79,12 @@ def find_bound(menu: Menu, room: Floats, warm: Floats | None) -> tuple[Mixes, Bo
         mixes = near_mixes(menu, prices, near * unit, fall)
         steps = min(max(6000 // len(mixes.worth), 3), 30)
         heats = (0.03, 0.03 / 4.0 ** (steps / 4.0))
-        bound = Bound.of(mixes, room, _descend(mixes, room, spread, heats, steps, _LEAP * fall))
+        # Why limits: of what is best at quite other prices, hardly a mix is listed.
+        span = _LEAP * fall * (prices + 0.1 * spread / np.maximum(room, 1e-12))
+        bound = Bound.of(mixes, room, _descend(mixes, room, unit, span, heats, steps))
         found.append((mixes, bound))
-        if bound.loose <= _LOOSE * abs(bound.value):
+        within = (bound.prices == 0.0) | (np.abs(bound.prices - prices) < 0.999 * span)
+        if within.all() and bound.loose <= _LOOSE * abs(bound.value):
             break
         # Why again: at these prices mixes matter that were too far off to be listed.
         prices, near, fall = bound.prices, _WIDER * near, _WIDER * fall
@@ -134,20 +137,18 @@ def _unit(prices: Floats, room: Floats, spread: float, pipelines: int) -> float:
     return max(float(prices @ room), 0.02 * spread) / pipelines
 
 
-def _descend(mixes: Mixes, room: Floats, spread: float, heats: tuple[float, float], steps: int, leap: float) -> Floats:
+def _descend(mixes: Mixes, room: Floats, unit: float, span: Floats, heats: tuple[float, float], steps: int) -> Floats:
     """The prices with the lowest bound seen while Newton's method minimises ever less smoothed bounds.
 
-    Smoothing takes each pipeline's best mix as a soft maximum, from the first of `heats` (in units of what a
-    pipeline spends on the average) down to the second in `steps`; prices move by about a part of `leap` at most.
+    Smoothing takes each pipeline's best mix as a soft maximum, from the first of `heats` (in parts of `unit`, what a
+    pipeline spends on the average) down to the second in `steps`; prices move by `span` [P] at most.
     Why: the bound is a sum of many kinked functions of few prices; smoothed, it has a small Hessian, and a handful of
     steps do what hundreds of subgradient steps would.
     """
-    prices, unit = mixes.prices, _unit(mixes.prices, room, spread, len(mixes.first))
+    prices = mixes.prices
     heat, cooling = heats[0] * unit, (heats[1] / heats[0]) ** (1.0 / max(steps - 1, 1))
     exact, smooth, gradient, hessian = _smoothed(mixes, room, prices, heat)
     best_value, best, reach, stalled = exact, prices, 1.0, 0
-    # Why limits: of what is best at quite other prices, hardly a mix is listed.
-    span = leap * (prices + 0.1 * spread / np.maximum(room, 1e-12))
     low, high = np.maximum(prices - span, 0.0), prices + span
     for _ in range(steps):
         most = reach * span
