@@ -111,18 +111,17 @@ def _canonical(problem: Problem) -> tuple[Ints, Ints]:
         problem.pool, problem.units, problem.speed, problem.cost, problem.now, problem.start_cost, problem.stop_cost,
     )  # fmt: skip
     mark = sum((weight * column for weight, column in zip(sign, columns, strict=False)), np.zeros(()))
+    by_owner = np.argsort(problem.pipeline, kind="stable")
+    owner, width = problem.pipeline[by_owner], np.bincount(problem.pipeline, minlength=problem.pipelines)
+    slots = np.full((problem.pipelines, int(width.max(initial=1))), -1)
+    slots[owner, np.arange(problem.options) - (np.cumsum(width) - width)[owner]] = by_owner
     # Why the slowest last: the last slot is the one whose useless replicas are never listed.
-    by_mark = np.lexsort((mark, -problem.speed, problem.pipeline))
+    marks = np.where(slots >= 0, mark[slots], 0.0)
+    by_mark = np.lexsort((marks, np.where(slots >= 0, -problem.speed[slots], -np.inf)), axis=1)
+    slots, marks = np.take_along_axis(slots, by_mark, axis=1), np.take_along_axis(marks, by_mark, axis=1)
     weights = np.sqrt(np.arange(3.0, 3.0 + problem.loads.shape[1]))
     own = (problem.values * weights + problem.loads / weights).sum(axis=1)
-    own = own + sign[0] * problem.floor + sign[1] * problem.cap + sign[3] * problem.rank
-    key = own + np.bincount(problem.pipeline[by_mark], mark[by_mark], problem.pipelines)
-    width = np.bincount(problem.pipeline, minlength=problem.pipelines)
-    most = int(width.max(initial=1))
-    slots = np.full((problem.pipelines, most), -1)
-    within = np.arange(problem.options) - np.repeat(np.cumsum(width) - width, width)
-    owner = problem.pipeline[by_mark]
-    slots[owner, most - width[owner] + within] = by_mark
+    key = own + sign[0] * problem.floor + sign[1] * problem.cap + sign[3] * problem.rank + marks.sum(axis=1)
     return np.argsort(key, kind="stable"), slots
 
 
