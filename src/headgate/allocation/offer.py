@@ -8,6 +8,7 @@ that are not listed are worth at most is told with the list, so that what is pro
 from __future__ import annotations
 
 from dataclasses import dataclass
+from itertools import pairwise
 
 import numpy as np
 
@@ -172,10 +173,7 @@ class _Rest:
         self._menu, self._slot, self._rate, self._dues = menu, slot, rate, dues
         self._line = menu.values - rate * menu.loads
         # The best from each point of the curve on, [G, I], but for what the work so far saves.
-        self._ahead = self._line.copy()
-        # Why row by row: several times as quick as `accumulate` over the rows.
-        for ahead, after in zip(self._ahead[-2::-1], self._ahead[:0:-1], strict=True):
-            np.maximum(ahead, after, out=ahead)
+        self._ahead = _highest_so_far(self._line[::-1])[::-1]
 
     def hope(self, draft: _Draft) -> Floats:
         """What each mix of the draft [N] comes to at most, whatever is added."""
@@ -200,9 +198,17 @@ class _Rest:
         high = np.minimum(np.minimum(high, menu.limit[slot][owner]), menu.cap[owner] - draft.total)
         low = np.zeros_like(high)
         if slot == len(menu.option) - 1:
-            behind = np.maximum.accumulate(self._line, axis=0)
+            behind = _highest_so_far(self._line)
             bad = (behind.take(owner, axis=1) < need).sum(axis=0)
             since = menu.loads[np.maximum(bad - 1, 0), owner]
             few = np.floor((since - draft.work) / speed + SLACK) + (bad > 0)
             low = np.minimum(few.clip(0.0).astype(np.int64), high)
         return np.where(draft.safe, np.minimum(low, seats), low), np.where(draft.safe, np.maximum(high, seats), high)
+
+
+def _highest_so_far(rows: Floats) -> Floats:
+    """The highest of each row [G, I] and those before it. Why row by row: twice as quick as `accumulate` over rows."""
+    highest = rows.copy()
+    for before, here in pairwise(highest):
+        np.maximum(before, here, out=here)
+    return highest

@@ -101,8 +101,9 @@ def read(tables: Singles, which: Ints, replicas: Ints, load: Singles) -> Singles
     steps = tables.shape[2]
     place = load * (1.0 / _STEP)
     np.minimum(place, steps - 1 - 1e-5, out=place)
-    index: Ints = place.astype(np.int64)
-    place -= index
+    whole = np.floor(place)
+    place -= whole
+    index: Ints = whole.astype(np.int64)
     index += (which * tables.shape[1] + replicas) * steps
     flat = tables.reshape(-1)
     low: Singles = flat.take(index)

@@ -9,10 +9,11 @@ the queue that `near` leaves. So what a switch costs is in the value itself. Pur
 from __future__ import annotations
 
 import math
+import struct
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from functools import lru_cache
-from itertools import chain
+from itertools import chain, pairwise
 from operator import attrgetter
 
 import numpy as np
@@ -136,15 +137,21 @@ class _Told:
         owner = np.repeat(np.arange(len(wants)), [len(want.options) for want in wants])
         options = _columns(map(_OPTION, chain.from_iterable(want.options for want in wants)), 7)
         each = _columns(map(_WANT, wants), 11)
-        rates = chain(chain.from_iterable(want.near for want in wants), chain.from_iterable(want.far for want in wants))
-        by_want = np.fromiter(rates, np.float64).reshape(2, len(wants), -1)
+        rates = chain((want.near for want in wants), (want.far for want in wants))
+        by_want = _numbers(rates).reshape(2, len(wants), -1)
         quantiles = np.ascontiguousarray(by_want.transpose(0, 2, 1), np.float32)
         return cls(owner, options, each[:8], each[8:].astype(np.int64), quantiles)
 
 
 def _columns(rows: Iterable[tuple[float, ...]], width: int) -> Floats:
     """Rows of `width` numbers as columns [width, rows]."""
-    return np.ascontiguousarray(np.fromiter(chain.from_iterable(rows), np.float64).reshape(-1, width).T)
+    return np.ascontiguousarray(_numbers(rows).reshape(-1, width).T)
+
+
+def _numbers(rows: Iterable[tuple[float, ...]]) -> Floats:
+    """Rows of numbers, one after the other. Why packed: it takes half as long as to make an array of them."""
+    told = [*chain.from_iterable(rows)]
+    return np.frombuffer(struct.pack(f"{len(told)}d", *told))
 
 
 @dataclass(frozen=True, slots=True)
@@ -204,7 +211,9 @@ def _curves(wants: Sequence[Want], told: _Told, settings: TargetSettings) -> tup
     middle = len(WEIGHTS) // 2
     values += settings.spare * _eased(np.maximum(near_rates[middle], far_rates[middle]) / lines.replica_rates, replicas)
     values *= weight
-    values = np.maximum.accumulate(values, axis=0)
+    # Why row by row: twice as quick as `accumulate` over rows.
+    for fewer, more in pairwise(values):
+        np.maximum(fewer, more, out=more)
     loads = np.repeat(np.arange(most + 1.0)[None, :], len(wants), axis=0)
     return loads, np.ascontiguousarray(values.T)
 
