@@ -17,9 +17,9 @@ from headgate.allocation.arrays import Floats
 from headgate.allocation.mixes import Menu, Mixes
 from headgate.allocation.offer import near_mixes
 
-_NEAR = 60.0  # how far from the best mixes are listed, all pipelines together, in what one spends on the average
+_NEAR = 50.0  # how far from the best mixes are listed, all pipelines together, in what one spends on the average
 _FALL = 0.06  # the part by which prices may fall before mixes matter that were not listed
-_LEAP = 3.0  # times that is how far prices are moved before mixes are listed again
+_LEAP = 3.0  # times that part is how far prices are moved before mixes are listed again
 _LOOSE = 4e-3  # the part of the bound that mixes not listed may add to it
 _SCALINGS = 8
 _CLOSE = 0.01
