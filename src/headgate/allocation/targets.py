@@ -275,7 +275,7 @@ def _pass(
     """Expected part on time [R] of a stretch in which anything comes, 0 where nothing is expected to, and who waits
     at its end [Q, R]; `rates` [Q, I], `waiting` [Q or 1, R], `seconds` [I]."""
     # Why: a replica is worth something only if somebody comes. Else pipelines that sleep would hold one each.
-    comes = (-np.expm1(-rates * seconds) * np.array(WEIGHTS)[:, None]).astype(np.float32)
+    comes = ((1.0 - np.exp(-rates * seconds)) * np.array(WEIGHTS)[:, None]).astype(np.float32)
     lasts = seconds.astype(np.float32)
     expected, left = np.empty(len(rows.owner), np.float32), np.empty((len(rates), len(rows.owner)), np.float32)
     for begin in range(0, len(rows.owner), _BLOCK):
