@@ -424,6 +424,13 @@ def test_prices_that_were_far_off_cost_no_further_listing(factor, monkeypatch):
     assert len(asked) == 1
 
 
+@pytest.mark.parametrize("seed", [0, 7, 12, 19])
+def test_prices_that_were_far_off_in_some_pools_are_found_again(seed):
+    problem = make(seed, pipelines=40, pools=4, most_options=3, cap=12)
+    known = solve(problem).prices
+    assert solve(problem, prices=known * np.array([4.0, 1.0, 0.25, 1.0])).gap <= 0.01
+
+
 def test_replicas_that_share_no_step_are_searched_for():
     problem = plain([[0, 3, 5, 6], [0, 2, 3, 3]], capacity=2.0, units=[0.7, 0.3])
     solution = solve(problem)
