@@ -29,8 +29,9 @@ _FEWEST = 12  # errors that are kept however close to each other
 _KEPT = 480  # errors, spread over ForecastSettings.errors_s
 _TURNS = 10  # ticks in which all regressions and quantiles are brought up to date once
 _BASE = 1  # the average that the regression corrects
-_UNKNOWN = np.array([-2.0, -1.3, -0.7, 0.0, 0.7, 1.3, 2.0])
-_UNKNOWN_AT_S = 30.0  # the end of a window as wide as ForecastSettings.unknown; further ones as a random walk's
+_SHAPE = np.array([-2.0, -1.3, -0.7, 0.0, 0.7, 1.3, 2.0])  # of errors at PROBABILITIES, in standard deviations
+_WIDE_AT_S = 30.0  # the end of a window for which widths are given; further ones as a random walk's
+_SHORT = 3  # averages, by whose differences a load is moving
 _SEEN_MINUTES = 120  # what was the least and the most in these bounds what is said,
 _BEYOND = 0.2  # a regression by so much of a logarithm more or less,
 _ABOVE = 0.05  # and a quantile by so much more,
@@ -50,6 +51,8 @@ class ForecastSettings:
     `lags` minutes as `lag_others`, and what nobody has seen as `doubt` windows. They are believed more than the best
     average by the ratio of squared errors to the power of `lean`, and half of that when `earn` windows have passed.
     Before any window has passed, errors are thought to deviate by `unknown`; after `blur` windows that counts half.
+    After that they are thought to be `own` of the pipeline's own recent ones, and `stir` of what its short averages
+    differ by now, for a window that ends in 30 s; further ones as a random walk's.
     """
 
     lengths_s: tuple[float, ...] = (10.0, 30.0, 90.0, 300.0, 3600.0)
@@ -69,6 +72,8 @@ class ForecastSettings:
     doubt: float = 0.5
     earn: float = 4.0
     blur: float = 3.0
+    own: float = 0.55
+    stir: float = 0.33
 
 
 DEFAULTS = ForecastSettings()
@@ -193,7 +198,9 @@ class _Book:
         self._errors: Floats = np.full((_KEPT, pipelines), np.nan)
         self._kept = 0
         self._kept_at = -math.inf
-        self._unknown = settings.unknown * math.sqrt(max(1.0, window.ends_s / _UNKNOWN_AT_S)) * _UNKNOWN[:, None]
+        further = math.sqrt(max(1.0, window.ends_s / _WIDE_AT_S))
+        self._unknown = settings.unknown * further * _SHAPE[:, None]
+        self._stir = settings.stir * further * _SHAPE[:, None]
         self._spread = np.repeat(self._unknown, pipelines, axis=1)
         self._of_averages = Regression(averages + 1, pipelines, others=settings.others, doubt=settings.doubt)
         self._of_minutes = Regression(settings.lags + 1, pipelines, others=settings.lag_others, doubt=settings.doubt)
@@ -232,7 +239,10 @@ class _Book:
         new = mixed > before[:-_NEW_MINUTES].max(axis=0, initial=-math.inf) + _NEW
         new |= past.now - past.born < _YOUNG_S
         most = np.where(new, math.inf, seen.max(axis=0) + _ABOVE)
-        return np.maximum(np.exp(np.minimum(mixed + self._spread, most)) - self._settings.floor_rate, 0.0)
+        # Why: who moves now is further from any forecast soon than who was as calm as this in the last half hour.
+        moving = np.abs(np.diff(logs[:_SHORT], axis=0)).sum(axis=0)
+        spread = self._spread + self._stir * moving
+        return np.maximum(np.exp(np.minimum(mixed + spread, most)) - self._settings.floor_rate, 0.0)
 
     def score(self, past: Past, elapsed_s: float) -> None:
         """Compare forecasts whose window has passed with what came, and learn from them."""
@@ -299,7 +309,7 @@ class _Book:
         own = np.where(count > 0, low + (high - low) * (place - below), 0.0)
         passed = self._passed[rows]
         known = passed / (passed + self._settings.blur)
-        self._spread[:, rows] = known * own + (1.0 - known) * self._unknown
+        self._spread[:, rows] = known * self._settings.own * own + (1.0 - known) * self._unknown
 
 
 def _follow(before: Floats, new: Floats, part: float) -> Floats:
