@@ -32,6 +32,7 @@ _BASE = 1  # the average that the regression corrects
 _SHAPE = np.array([-2.0, -1.3, -0.7, 0.0, 0.7, 1.3, 2.0])  # of errors at PROBABILITIES, in standard deviations
 _WIDE_AT_S = 30.0  # the end of a window for which widths are given; further ones as a random walk's
 _SHORT = 3  # averages, by whose differences a load is moving
+_WIDEST = 1.3  # of its own recent errors, for whoever moves
 _SEEN_MINUTES = 120  # what was the least and the most in these bounds what is said,
 _BEYOND = 0.2  # a regression by so much of a logarithm more or less,
 _ABOVE = 0.05  # and a quantile by so much more,
@@ -51,8 +52,8 @@ class ForecastSettings:
     `lags` minutes as `lag_others`, and what nobody has seen as `doubt` windows. They are believed more than the best
     average by the ratio of squared errors to the power of `lean`, and half of that when `earn` windows have passed.
     Before any window has passed, errors are thought to deviate by `unknown`; after `blur` windows that counts half.
-    After that they are thought to be `own` of the pipeline's own recent ones, and `stir` of what its short averages
-    differ by now, for a window that ends in 30 s; further ones as a random walk's.
+    Errors are thought to be `own` of the pipeline's recent ones and `stir` of what its short averages differ by now,
+    for a window that ends in 30 s; for further ones as much more as a random walk's.
     """
 
     lengths_s: tuple[float, ...] = (10.0, 30.0, 90.0, 300.0, 3600.0)
@@ -241,7 +242,8 @@ class _Book:
         most = np.where(new, math.inf, seen.max(axis=0) + _ABOVE)
         # Why: who moves now is further from any forecast soon than who was as calm as this in the last half hour.
         moving = np.abs(np.diff(logs[:_SHORT], axis=0)).sum(axis=0)
-        spread = self._spread + self._stir * moving
+        widest = _WIDEST * np.abs(self._spread)  # whose swings are foreseen well may move all the time
+        spread = np.sort(np.clip(self._settings.own * self._spread + self._stir * moving, -widest, widest), axis=0)
         return np.maximum(np.exp(np.minimum(mixed + spread, most)) - self._settings.floor_rate, 0.0)
 
     def score(self, past: Past, elapsed_s: float) -> None:
@@ -309,7 +311,7 @@ class _Book:
         own = np.where(count > 0, low + (high - low) * (place - below), 0.0)
         passed = self._passed[rows]
         known = passed / (passed + self._settings.blur)
-        self._spread[:, rows] = known * self._settings.own * own + (1.0 - known) * self._unknown
+        self._spread[:, rows] = known * own + (1.0 - known) * self._unknown
 
 
 def _follow(before: Floats, new: Floats, part: float) -> Floats:
