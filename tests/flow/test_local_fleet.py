@@ -208,6 +208,22 @@ async def test_a_wake_of_one_that_has_just_died_ends_in_its_burial(site):
     assert site.journal.replicas[first.id]["state"] == "failed"
 
 
+async def test_warm_replicas_make_room_where_other_programs_have_taken_the_memory(site):
+    await site.open(site.plan(floor=0))
+    for _ in range(2):
+        await raise_one(site, floor=0)
+        await site.until(lambda: all(one.stage in ("ready", "warm") for one in site.fleet.members()))
+        replica = site.ready()[0].id
+        site.fleet.drain(replica, "in the test")
+        site.fleet.rest(replica, "in the test")
+    first, second = (one.id for one in site.fleet.members())
+    site.fleet._free_memory = lambda: 500 * (3 - len(site.fleet.members()) + 1)
+    await raise_one(site, floor=0, memory_bytes=1000)
+    await site.until(site.ready)
+    assert {one.id for one in site.fleet.members()} == {second, site.ready()[0].id}, "one was enough"
+    assert site.journal.replicas[first]["reason"] == "its memory is needed"
+
+
 def seat_of(site) -> Seat:
     model = site.plan().models["m"]
     return Seat(
@@ -226,7 +242,7 @@ async def raise_one(site, **settings) -> None:
             pipeline="p",
             model=model,
             configuration=model.key,
-            seat=replace(seat_of(site), configuration=model.key),
+            seat=replace(seat_of(site), configuration=model.key, memory_bytes=settings.get("memory_bytes", 0)),
             kind="cpu",
             epoch=1,
             ready_s=30.0,

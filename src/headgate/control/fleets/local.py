@@ -219,6 +219,7 @@ class LocalFleet:
 
     async def _raise_up(self, life: _Life, order: StartOrder) -> None:
         """Start the process and wait for its first token. Raises HeadgateError when it has none to give."""
+        await self._make_room(order.seat.memory_bytes)
         self._check_memory(order)
         member, model = life.member, order.model
         launch = Launch(
@@ -296,6 +297,20 @@ class LocalFleet:
         )
         ran_s = 0.0 if life.ready_at is None else self._clock.monotonic() - life.ready_at
         self._tell(Gone(member=member, asked=asked, why=life.asked or why, ran_s=ran_s))
+
+    async def _make_room(self, need: int) -> None:
+        """End warm replicas, who rested longest first, while the machine has less memory than a new one needs.
+
+        Why here too: a pool's memory is what may be used, and other programs may have taken of it.
+        """
+        while (free := self._free_memory()) is not None and free < need:
+            warm = [one for one in self._lives.values() if one.member.stage == "warm" and one.asked is None]
+            if not warm:
+                return
+            longest = min(warm, key=lambda one: (one.member.rested_at or 0.0, one.member.id))
+            self.stop(longest.member.id, "its memory is needed")
+            if longest.task is not None:
+                await asyncio.wait((longest.task,))
 
     def _check_memory(self, order: StartOrder) -> None:
         free = self._free_memory()
