@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from headgate.allocation.forecast import PROBABILITIES, WEIGHTS, Forecasts, Window
+from headgate.allocation.forecast import DEFAULTS, PROBABILITIES, WEIGHTS, Forecasts, ForecastSettings, Window
 
 SOON = Window(begins_s=0.0, ends_s=30.0)
 LATER = Window(begins_s=30.0, ends_s=90.0)
@@ -14,8 +14,8 @@ LATER = Window(begins_s=30.0, ends_s=90.0)
 class One:
     """The forecasts of one pipeline."""
 
-    def __init__(self) -> None:
-        self._all = Forecasts()
+    def __init__(self, settings: ForecastSettings = DEFAULTS) -> None:
+        self._all = Forecasts(settings)
 
     def learn(self, arrivals: float, elapsed_s: float) -> None:
         self._all.learn({"one": arrivals}, elapsed_s)
@@ -24,9 +24,9 @@ class One:
         return self._all.forecast("one", [window])[0]
 
 
-def feed(rates: np.ndarray, tick_s: float = 10.0, seed: int = 1) -> One:
+def feed(rates: np.ndarray, tick_s: float = 10.0, seed: int = 1, settings: ForecastSettings = DEFAULTS) -> One:
     rng = np.random.default_rng(seed)
-    one = One()
+    one = One(settings)
     for rate in rates:
         one.learn(float(rng.poisson(rate * tick_s)), tick_s)
         one.forecast(SOON)
@@ -57,6 +57,13 @@ def test_a_load_that_moves_is_forecast_more_widely_before_any_forecast_of_it_was
     calm = feed(np.full(200, 20.0)).forecast(LATER)
     falls = feed(np.concatenate([np.full(200, 20.0), np.full(2, 12.0)])).forecast(LATER)
     assert falls[-1] / falls[0] > 1.1 * calm[-1] / calm[0]
+
+
+def test_a_load_that_moves_as_foreseen_is_not_forecast_more_widely_than_it_erred() -> None:
+    swing = 20.0 * np.exp(0.8 * np.sin(np.arange(720) * 2.0 * np.pi / 90.0))
+    told = feed(swing).forecast(LATER)
+    widest = feed(swing, settings=ForecastSettings(own=1.3, stir=0.0)).forecast(LATER)
+    assert widest[0] - 1e-9 <= told[0] and told[-1] <= widest[-1] + 1e-9
 
 
 def test_after_a_step_the_forecast_follows_within_a_minute() -> None:
