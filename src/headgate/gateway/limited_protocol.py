@@ -20,6 +20,7 @@ MAX_HEADERS = 100
 ARRIVAL_S = 20.0  # how long a head may take, and a body beside the time that its bytes take
 BODY_BYTES_PER_S = 16 * 1024  # a body slower than this is given up
 _UPGRADE = re.compile(rb"\nupgrade[ \t]*:", re.IGNORECASE)
+LAST_S = 1.0  # how long a request may be on its way to a gateway that leaves, on a connection that had none yet
 _LOOK_S = 5.0  # how often a connection looks whether it waits for too long
 
 ABORT = "headgate.abort"
@@ -56,6 +57,7 @@ class LimitedProtocol(HttpToolsProtocol):
         self._in_head = self._in_body = False
         self._head_bytes = self._body_bytes = 0
         self._refused = False
+        self._leaving = False
         self._cycles: list[Any] = []  # requests that are not answered yet: more than one where a client pipelines
         self._awaited_since: float | None = None  # loop time since when a request is incomplete
         self._look: asyncio.TimerHandle | None = None
@@ -129,7 +131,9 @@ class LimitedProtocol(HttpToolsProtocol):
             self.app: Any = refuse_busy  # for good: its answer ends the connection
         super().on_headers_complete()
         self._cycles = [cycle for cycle in self._cycles if not cycle.response_complete]
-        self._cycles.append(self.cycle)
+        cycle: Any = self.cycle
+        cycle.keep_alive = cycle.keep_alive and not self._leaving
+        self._cycles.append(cycle)
 
     def on_body(self, body: bytes) -> None:
         """Pass the body on, unless its head was refused."""
@@ -143,6 +147,23 @@ class LimitedProtocol(HttpToolsProtocol):
         self._awaited_since = None
         if not self._refused:
             super().on_message_complete()
+
+    def shutdown(self) -> None:
+        """Take no further request than those under way; the gateway leaves.
+
+        Why one that is still on its way is waited for: whoever has just connected has done nothing that HTTP would let
+        us end without an answer, as it does a connection that rests between two requests.
+        """
+        self._leaving = True
+        if cast("Any", self.cycle) is None or self._in_head:
+            self.loop.call_later(LAST_S, self._close_unused)
+        else:
+            super().shutdown()
+
+    def _close_unused(self) -> None:
+        cycle = cast("Any", self.cycle)
+        if not self._in_head and (cycle is None or cycle.response_complete):
+            self.transport.close()
 
     def _refuse(self, error: HeadgateError) -> None:
         """Answer with `error` and close; where an earlier answer is under way, let that one end instead."""
