@@ -71,8 +71,10 @@ def read_answer(sock: socket.socket) -> Answer:
         body += part
     closed = False
     if headers.get("connection") == "close":
-        with contextlib.suppress(ConnectionResetError):
+        try:
             closed = sock.recv(1) == b""
+        except ConnectionResetError:  # it ended before all that was sent had been read
+            closed = True
     return Answer(status=int(lines[0].split()[1]), headers=headers, body=body[:length], closed=closed)
 
 
