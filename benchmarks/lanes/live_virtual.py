@@ -88,7 +88,7 @@ class VirtualHouse:
                 self.dispatcher.sweep()
             if number % _REPORT_STEPS == 0:
                 self._report()
-            held = sum(one.held for one in self.fleet.members())
+            held = sum(one.share_now for one in self.fleet.members())
             memory_bytes = sum(one.memory_bytes for one in self.fleet.members())
             self.looks += 1
             self.over += held > self._node.share + 1e-6 or memory_bytes > self._node.memory_bytes

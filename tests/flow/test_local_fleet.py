@@ -181,7 +181,7 @@ async def test_one_that_rests_is_another_nodes_warm_one_and_moves_to_other_cores
     await site.until(lambda: os.sched_getaffinity(first.pid) == {0})
     site.fleet.drain(first.id, "in the test")
     site.fleet.rest(first.id, "in the test")
-    assert [one.stage for one in site.fleet.members()] == ["warm"] and site.fleet.members()[0].held == 0.0
+    assert [one.stage for one in site.fleet.members()] == ["warm"] and site.fleet.members()[0].share_now == 0.0
     await site.leave(stop_replicas=False)
     site.journal.replicas[first.id]["state"] = "ready"  # the row that was to say so is lost
     await site.open(site.plan(floor=0))

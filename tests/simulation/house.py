@@ -17,11 +17,11 @@ def check_budget(capacity: Capacity, running) -> None:
     for pool in capacity.pools:
         for node in pool.nodes:
             here = [one for one in running if (one.pool, one.node) == (pool.name, node.name)]
-            assert sum(one.held for one in here) <= node.share + 1e-6
+            assert sum(one.share_now for one in here) <= node.share + 1e-6
             assert sum(one.memory_bytes for one in here) <= node.memory_bytes
             for device in node.devices:
                 on = [one for one in here if device in one.devices]
-                assert sum(min(1.0, one.held) for one in on) <= 1.0 + 1e-6, (device, on)
+                assert sum(min(1.0, one.share_now) for one in on) <= 1.0 + 1e-6, (device, on)
             assert all(set(one.devices) <= set(node.devices) for one in here)
             for one in here:
                 assert len(set(one.devices)) == max(1, int(one.share))

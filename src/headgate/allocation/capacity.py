@@ -40,6 +40,11 @@ class Pool:
     elastic: bool = False
 
     @property
+    def rented(self) -> bool:
+        """Whether holding a device costs money by the hour, and holding none costs nothing."""
+        return self.elastic and bool(self.price_per_hour)
+
+    @property
     def share(self) -> float:
         """Devices' worth of all nodes together."""
         return sum(node.share for node in self.nodes)

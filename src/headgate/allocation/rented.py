@@ -43,7 +43,7 @@ class Rented:
         capacity: Capacity, settings: TargetSettings = DEFAULTS,
     ) -> None:  # fmt: skip
         """What was `seen` of all pipelines since the last time, and what is known of them."""
-        prices = {pool.name: pool.price_per_hour for pool in capacity.pools if pool.elastic and pool.price_per_hour}
+        prices = {pool.name: pool.price_per_hour or 0.0 for pool in capacity.pools if pool.rented}
         rented = [spec for spec in pipelines.values() if all(one.pool in prices for one in spec.configurations)]
         self._counted = {spec.name: self._counted.get(spec.name, _Counted()) for spec in rented}
         for name, counted in self._counted.items():

@@ -9,11 +9,9 @@ M. Freedman, USENIX ATC 2017), and keep-alive of functions as caching (A. Fuerst
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 
-from headgate.allocation.capacity import Capacity
 from headgate.allocation.packing import Board
-from headgate.allocation.pipeline import Configuration
 from headgate.allocation.side import Side
 from headgate.allocation.state import Running, State
 
@@ -25,14 +23,14 @@ def choose_resting(sides: Sequence[Side], state: State, board: Board) -> tuple[s
 
     Nowhere where capacity is paid for by use: there, who has no device has no machine.
     """
-    paid = {pool.name for pool in state.capacity.pools if _is_paid_by_use(state.capacity, pool.name)}
+    rented = {pool.name for pool in state.capacity.pools if pool.rented}
     left = {side.name: side for side in sides}
     free = {side.name: side.spec.cap - len(side.seats) for side in sides}
     seated = {seat.replica for seat in board.seats}
     told = [
         (_worth(left[one.pipeline], one), one)
         for one in state.running
-        if one.id not in seated and one.stage != "starting" and one.pipeline in left and one.pool not in paid
+        if one.id not in seated and one.stage != "starting" and one.pipeline in left and one.pool not in rented
     ]
     resting: list[str] = []
     for worth, one in sorted(told, key=lambda pair: (-pair[0], pair[1].stage != "warm", pair[1].id)):
@@ -61,17 +59,8 @@ def choose_asleep(sides: Sequence[Side], board: Board) -> tuple[str, ...]:
 
 def _worth(side: Side, one: Running) -> float:
     """Weighted seconds that are saved for each byte and second; 0 for one that is not to rest (any more)."""
-    configuration = _find(side.spec.configurations, one.configuration)
+    configuration = next((way for way in side.spec.configurations if way.key == one.configuration), None)
     if configuration is None or one.rested_s >= side.spec.warm_s:
         return 0.0
     saved_s = side.spec.weight * configuration.wake_s / max(one.rested_s, _LEAST_S)
     return saved_s / max(1, one.memory_bytes)
-
-
-def _find(configurations: Iterable[Configuration], key: str) -> Configuration | None:
-    return next((one for one in configurations if one.key == key), None)
-
-
-def _is_paid_by_use(capacity: Capacity, name: str) -> bool:
-    pool = capacity.pool(name)
-    return pool is not None and pool.elastic and bool(pool.price_per_hour)

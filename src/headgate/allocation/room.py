@@ -107,4 +107,4 @@ class Room:
 
 def share_of(one: Placed | Configuration) -> float:
     """Devices' worth that it takes: none while it is warm."""
-    return one.share if isinstance(one, Configuration) else one.held
+    return one.share if isinstance(one, Configuration) else one.share_now

@@ -34,8 +34,8 @@ class Running:
     rested_s: float = 0.0
 
     @property
-    def held(self) -> float:
-        """Devices' worth that it holds now."""
+    def share_now(self) -> float:
+        """Devices' worth that it takes now: none while it is warm."""
         return 0.0 if self.stage == "warm" else self.share
 
 
@@ -87,8 +87,8 @@ class Seat:
     replica: str | None = None
 
     @property
-    def held(self) -> float:
-        """Devices' worth that it holds."""
+    def share_now(self) -> float:
+        """Devices' worth that it takes."""
         return self.share
 
 

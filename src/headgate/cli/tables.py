@@ -85,9 +85,9 @@ def _remark(one: dict[str, Any]) -> Text:
         return Text(f"shed {100 * shed:.3g} %", "red")
     if one.get("kept") and one.get("ready") and not one.get("in_flight"):
         return Text("kept alive", "dim")
-    return (
-        Text() if one.get("ready") or one.get("warm") else Text("asleep" if one.get("asleep", True) else "off", "dim")
-    )
+    if one.get("ready") or one.get("warm"):
+        return Text()
+    return Text("asleep" if one.get("asleep", True) else "off", "dim")
 
 
 def _replicas(replicas: list[dict[str, Any]]) -> Table:

@@ -58,7 +58,7 @@ def _pool_status(reconciler: Reconciler, name: str, members: tuple[Member, ...])
         "name": name,
         "kind": pool.kind,
         "cores": round(pool.share, 3),
-        "cores_used": round(sum(one.held for one in mine), 3),
+        "cores_used": round(sum(one.share_now for one in mine), 3),
         "memory_bytes": sum(node.memory_bytes for node in pool.nodes),
         "memory_bytes_used": sum(one.memory_bytes for one in mine),
         "price": _price(reconciler, name),

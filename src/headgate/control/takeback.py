@@ -16,20 +16,12 @@ from headgate.control.fleets.fleet import Member
 
 def find_able(members: Iterable[Member], lost: Collection[str]) -> set[str]:
     """The ids of draining replicas that could serve on: ready before, and not `lost` (being stopped, or failing)."""
-    return {
-        one.id
-        for one in members
-        if one.stage == "draining" and (one.load_s is not None or one.adopted) and one.id not in lost
-    }
+    return {one.id for one in members if one.stage == "draining" and one.loaded and one.id not in lost}
 
 
 def find_restful(members: Iterable[Member], lost: Collection[str], resting: Collection[str]) -> set[str]:
     """Those of `resting` (ids) that are loaded and not `lost`: only they can stay so."""
-    return {
-        one.id
-        for one in members
-        if one.id in resting and one.id not in lost and (one.load_s is not None or one.adopted)
-    }
+    return {one.id for one in members if one.id in resting and one.loaded and one.id not in lost}
 
 
 def seat_draining(

@@ -76,9 +76,14 @@ class Member:
         )
 
     @property
-    def held(self) -> float:
-        """Devices' worth that it holds now."""
+    def share_now(self) -> float:
+        """Devices' worth that it takes now: none while it is warm."""
         return 0.0 if self.stage == "warm" else self.share
+
+    @property
+    def loaded(self) -> bool:
+        """Whether it has given a token once."""
+        return self.load_s is not None or self.adopted
 
     @property
     def device(self) -> str:

@@ -327,7 +327,7 @@ class LocalFleet:
         if life.process is not None:
             gpus = life.process.record.placement.gpus
             cores = () if gpus else member.devices
-            placement = Placement(cores=cores, share=min(1.0, member.held), gpus=gpus)
+            placement = Placement(cores=cores, share=min(1.0, member.share_now), gpus=gpus)
             try:
                 life.process.place(placement, move_label(life.process.record, member))
             except OSError as error:  # it is ending, and Gone follows
