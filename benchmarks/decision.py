@@ -10,8 +10,9 @@ down, and the replicas are those just decided. *Steep*: given S-shaped curves wi
 of the capacity that would saturate every pipeline, disturbed by 5 %: harder for the solver, without forecasts.
 
 Time is processor time of one thread and the least of three runs of the same turn, so that percentiles are over cases
-and not over what else the machine did. The gap is to the bound that comes with every answer. Up to a hundred pipelines,
-where whole replicas matter most, the answer is also compared with the bound of mixed-integer programming (`exact`).
+and not over what else the machine did; where that changes within minutes, the median of five runs counts (`--full`).
+The gap is to the bound that comes with every answer. Up to a hundred pipelines, where whole replicas matter most, the
+answer is also compared with the bound of mixed-integer programming (`exact`).
 """
 
 from __future__ import annotations
@@ -47,6 +48,7 @@ SPEED = np.array([1.0, 2.0, 4.0, 0.5])
 QUANTILES = np.array([-2.054, -1.282, -0.674, 0.0, 0.674, 1.282, 2.054])  # of a normal at forecast.PROBABILITIES
 EXACT_S = 10.0
 EXACT_MOST = 100
+RUNS = 5  # of the case that counts, in the full form: this machine may be shared, and its speed changes
 
 
 def make_services(chance: np.random.Generator) -> list[Service]:
@@ -298,7 +300,13 @@ def figures(*, full: bool, cases: int | None = None, turns: int = 5, repeats: in
             show("steep" if kind else "forecast", pipelines, pools, found)
             result |= found.figures(kind, size)
     at = "_500"
-    return result | {key: result[key + at] for key in ("decision_ms_p99", "solve_ms_p99", "gap_to_bound_p99")}
+    result |= {key: result[key + at] for key in ("decision_ms_p99", "solve_ms_p99", "gap_to_bound_p99")}
+    if full:
+        again = [measure_forecast(500, 4, number, turns, repeats) for _ in range(RUNS - 1)]
+        runs = sorted([result["decision_ms_p99"], *(float(np.percentile(one.whole, 99)) for one in again)])
+        print(f"500 pipelines, 4 pools, p99 of {RUNS} runs: {', '.join(f'{one:.1f}' for one in runs)} ms")
+        result |= {"decision_ms_p99": float(np.median(runs)), "decision_ms_p99_worst_run": runs[-1]}
+    return result
 
 
 def main() -> None:
