@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 
 from headgate.control.fleets.fleet import Member
 from headgate.control.node_plan import NodePlan, PlannedModel, PlannedPipeline
@@ -14,7 +14,7 @@ def build_pipelines(
 ) -> dict[str, PipelineRoute]:
     """The routes of all pipelines; `wakes` are seconds by configuration key, `blocked` reasons by pipeline."""
     return {
-        pipeline.name: _build_pipeline(pipeline, plan.models[pipeline.model], wakes, blocked.get(pipeline.name))
+        pipeline.name: _build_pipeline(pipeline, plan.models_of(pipeline.name), wakes, blocked.get(pipeline.name))
         for pipeline in plan.pipelines
     }
 
@@ -42,22 +42,25 @@ def build_replicas(members: Iterable[Member]) -> dict[str, ReplicaRoute]:
 
 
 def _build_pipeline(
-    pipeline: PlannedPipeline, model: PlannedModel, wakes: Mapping[str, float], blocked: str | None
+    pipeline: PlannedPipeline, models: Sequence[PlannedModel], wakes: Mapping[str, float], blocked: str | None
 ) -> PipelineRoute:
+    best = models[0]
     return PipelineRoute(
         name=pipeline.name,
-        model=model.name,
-        version=model.version.digest,
-        engine=model.engine.name,
-        task=model.version.task,
-        context=model.options.context,
+        model=best.name,
+        version=best.version.digest,
+        engine=best.engine.name,
+        task=best.version.task,
+        context=min(model.options.context for model in models),
         queue=pipeline.queue,
         weight=pipeline.weight,
         first_token_s=pipeline.first_token_s,
         per_token_s=pipeline.per_token_s,
         timeout_s=pipeline.timeout_s,
         created=pipeline.created,
-        leaves_walls=model.engine.leaves_walls,
-        wake_s=round(wakes.get(model.key, model.wake_s), 3),
+        leaves_walls=any(model.engine.leaves_walls for model in models),
+        wake_s=round(wakes.get(best.key, best.wake_s), 3),
         blocked=blocked,
+        versions=tuple(model.version.digest for model in models),
+        engines=tuple(model.engine.name for model in models),
     )

@@ -149,7 +149,10 @@ def _decode_table(said: dict[str, Any]) -> RoutingTable:
         name: _build(ReplicaRoute, {**route, "secret": Secret(route["secret"])})
         for name, route in said["replicas"].items()
     }
-    pipelines = {name: _build(PipelineRoute, route) for name, route in said["pipelines"].items()}
+    pipelines = {
+        name: _build(PipelineRoute, {**route, **{many: tuple(route.get(many, ())) for many in ("versions", "engines")}})
+        for name, route in said["pipelines"].items()
+    }
     return RoutingTable(node=said["node"], number=said["number"], pipelines=pipelines, replicas=replicas)
 
 

@@ -18,8 +18,9 @@ ReplicaState = Literal["starting", "ready", "draining"]
 class PipelineRoute:
     """One pipeline as a gateway needs it.
 
-    `context` is the tokens one request may hold (prompt + output); `queue` how many requests may wait in one gateway;
-    `wake_s` an honest guess of the seconds until a first replica answers; times in seconds.
+    `model`, `version` and `engine` are those of the best way to run it; `versions` and `engines` tell of all ways, best
+    first. `context` is the tokens one request may hold (prompt + output); `queue` how many requests may wait in one
+    gateway; `wake_s` an honest guess of the seconds until a first replica answers; times in seconds.
     """
 
     name: str
@@ -37,6 +38,8 @@ class PipelineRoute:
     leaves_walls: bool = False
     wake_s: float = 1.0
     blocked: str | None = None
+    versions: tuple[str, ...] = ()
+    engines: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -135,6 +135,7 @@ class Door:
                 "task": route.task,
                 "context": route.context,
                 "version": route.version,
+                "versions": list(dict.fromkeys(route.versions or (route.version,))),
                 "engine": route.engine,
                 "leaves_walls": route.leaves_walls,
             },

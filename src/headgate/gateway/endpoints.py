@@ -86,8 +86,8 @@ class Endpoint:
             parsed = parse_object(await exchange.read_body(desk.settings.max_body_bytes))
             route = self._find_pipeline(parsed)
             pipeline = route.name
-            engine = desk.serving.engines[route.engine]
-            reading = self._read(parsed, route, engine.honours(self._kind), request_id, int(desk.clock.now()))
+            honoured = desk.serving.honours(route, self._kind)
+            reading = self._read(parsed, route, honoured, request_id, int(desk.clock.now()))
             if reading.ignored:
                 headers.append((b"x-headgate-warning", _warning(reading.ignored)))
             await self._carry(exchange, reading, principal, headers, request_id)

@@ -107,6 +107,12 @@ class _Waiter:
     since: float
     deadline: float
     exclude: frozenset[str]
+    version: str | None
+
+    @property
+    def choosy(self) -> bool:
+        """Whether there may be free slots that are none for it."""
+        return bool(self.exclude) or self.version is not None
 
 
 class Lease:
@@ -154,10 +160,12 @@ class Dispatcher:
     # -- what the gateway asks -------------------------------------------------------------------------------------
 
     def lane(self, name: str) -> Lane:
-        """The lane of a pipeline. Raises ModelNotFound naming those there are."""
+        """The lane of a pipeline. Raises ModelNotFound naming those there are, Unavailable before the first table."""
         lane = self._lanes.get(name)
         if lane is None:
-            known = ", ".join(sorted(self._lanes)) or "none yet"
+            if self.table is None:
+                raise Unavailable("The gateway is starting and has no routing table yet.", retry_after_s=1.0)
+            known = ", ".join(sorted(self._lanes)) or "none"
             raise ModelNotFound(f"No pipeline is called {name[:100]!r} here. Served: {known}.", param="model")
         return lane
 
@@ -166,19 +174,22 @@ class Dispatcher:
         """All lanes, by name."""
         return [self._lanes[name] for name in sorted(self._lanes)]
 
-    async def lease(self, lane: Lane, deadline: float, exclude: frozenset[str] = frozenset()) -> Lease:
+    async def lease(
+        self, lane: Lane, deadline: float, exclude: frozenset[str] = frozenset(), version: str | None = None
+    ) -> Lease:
         """A slot on the best replica, waiting for one within the pipeline's bounded queue.
 
+        Not on those of `exclude`; on one of `version`, where that is given.
         Raises Overloaded (queue full), Unavailable (pipeline blocked), DeadlineExceeded (waited past `deadline`).
         """
         now = self._clock.monotonic()
         # Those who wait for another replica than the one that failed them hold nobody up.
-        if not lane.waiting or all(waiter.exclude for waiter in lane.waiting):
-            seat = self._choose(lane, exclude, now)
+        if not lane.waiting or all(waiter.choosy for waiter in lane.waiting):
+            seat = self._choose(lane, exclude, version, now)
             if seat is not None:
                 return self._sit(lane, seat, now, now)
         self._admit(lane, now, deadline)
-        waiter = _Waiter(asyncio.get_running_loop().create_future(), now, deadline, exclude)
+        waiter = _Waiter(asyncio.get_running_loop().create_future(), now, deadline, exclude, version)
         lane.waiting.append(waiter)
         if not any(seat.ready for seat in lane.seats):
             self._wake()
@@ -302,7 +313,7 @@ class Dispatcher:
         if lane.waiting:
             self._serve_waiting(lane)
 
-    def _choose(self, lane: Lane, exclude: frozenset[str], now: float) -> Seat | None:
+    def _choose(self, lane: Lane, exclude: frozenset[str], version: str | None, now: float) -> Seat | None:
         for seat in lane.seats:
             if seat.suspect and seat.suspect_until <= now:
                 seat.suspect = False
@@ -310,7 +321,8 @@ class Dispatcher:
             # A replica that failed this request may have another try at it once it is a suspect no more, and so may
             # at once the one that took its place (a seat of its own under the same id).
             exclude = frozenset([seat.id for seat in lane.seats if seat.id in exclude and seat.suspect])
-        chosen = choose_replica(lane.seats, exclude)
+        seats = lane.seats if version is None else [seat for seat in lane.seats if seat.route.version == version]
+        chosen = choose_replica(seats, exclude)
         return chosen  # type: ignore[return-value]
 
     def _sit(self, lane: Lane, seat: Seat, now: float, since: float) -> Lease:
@@ -325,10 +337,10 @@ class Dispatcher:
             waiter = lane.waiting.popleft()
             if waiter.future.done():
                 continue
-            seat = self._choose(lane, waiter.exclude, now)
+            seat = self._choose(lane, waiter.exclude, waiter.version, now)
             if seat is None:
                 passed.append(waiter)
-                if not waiter.exclude:
+                if not waiter.choosy:
                     break  # no free seat at all: those behind have none either
                 continue
             lane.in_flight += 1

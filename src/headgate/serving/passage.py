@@ -14,11 +14,11 @@ from contextlib import aclosing
 from types import TracebackType
 from typing import Any
 
-from headgate.core.chat import Call, Delta
+from headgate.core.chat import Call, Delta, Kind
 from headgate.core.clock import Clock
 from headgate.core.errors import ClientGone, DeadlineExceeded, HeadgateError, SchemaViolation, UpstreamFailed
 from headgate.core.principal import Principal
-from headgate.core.table import ReplicaRoute
+from headgate.core.table import PipelineRoute, ReplicaRoute
 from headgate.core.usage import Usage
 from headgate.engines.engine import Engine, Upstream
 from headgate.metering.entries import RequestState
@@ -28,6 +28,7 @@ from headgate.serving.dispatch import Dispatcher, Lane, Lease
 from headgate.serving.token_log import TokenLog
 
 MAX_ATTEMPTS = 4
+_CONTINUE_S = 30.0  # how long an answer that broke off waits at least for a replica that can continue it
 _REPLAY_SEED_STEP = 7919  # seed offset of the second try at a schema, far from those of further choices
 
 
@@ -39,6 +40,13 @@ class Serving:
         self.engines = engines
         self.ledger = ledger
         self.clock = clock
+
+    def honours(self, route: PipelineRoute, kind: Kind) -> frozenset[str]:
+        """The fields of a body that have an effect whoever answers for the pipeline."""
+        honoured = self.engines[route.engine].honours(kind)
+        for name in route.engines:
+            honoured &= self.engines[name].honours(kind)
+        return honoured
 
     def passage(self, calls: Sequence[Call], principal: Principal, *, stream: bool, request_id: str) -> Passage:
         """The way of one accepted request: calls of one kind to one pipeline, each with as many choices as the first.
@@ -200,8 +208,10 @@ class Passage:
         self._said.pop(index, None)  # a first try that did not fit its schema was not delivered
         tries = 0
         excluded: frozenset[str] = frozenset()
+        version: str | None = None
         while True:
-            lease = await self.serving.dispatcher.lease(self._lane, self._deadline, excluded)
+            lease = await self._lease(excluded, version if log.delivered else None)
+            version = lease.route.version
             self.attempts += 1
             tries += 1
             self.queue_s += lease.queue_s
@@ -237,6 +247,23 @@ class Passage:
             except BaseException as error:
                 attempt.end(error)
                 raise
+
+    async def _lease(self, excluded: frozenset[str], version: str | None) -> Lease:
+        """A slot for the next attempt: with `version`, which began the answer, where one is given."""
+        dispatcher, clock = self.serving.dispatcher, self.serving.clock
+        if version is None:
+            return await dispatcher.lease(self._lane, self._deadline, excluded)
+        patience_s = _CONTINUE_S + 2 * self._lane.route.wake_s
+        deadline = min(self._deadline, clock.monotonic() + patience_s)
+        try:
+            return await dispatcher.lease(self._lane, deadline, excluded, version)
+        except DeadlineExceeded as error:
+            if deadline == self._deadline:
+                raise
+            raise UpstreamFailed(
+                "The replica that answered this request failed, and no other one of the same model version came to "
+                "continue its answer. Send the request again."
+            ) from error
 
     def _note_first(self) -> None:
         if self.first_s is None:

@@ -11,7 +11,7 @@ def make_table() -> RoutingTable:
     pipeline = PipelineRoute(
         name="extract", model="m", version="sha256:aa", engine="llamacpp", task="generate", context=1024,
         queue=64, weight=1.5, first_token_s=0.5, per_token_s=0.1, timeout_s=120.0, created=1_700_000_000,
-        blocked="why",
+        blocked="why", versions=("sha256:aa", "sha256:bb"), engines=("llamacpp", "remote"),
     )  # fmt: skip
     replica = ReplicaRoute(
         id="r1", pipeline="extract", version="sha256:aa", engine="llamacpp", address="unix:/run/r1.sock",

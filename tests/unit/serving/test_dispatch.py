@@ -51,8 +51,10 @@ class World:
             )
         )
 
-    async def lease(self, deadline: float = 60.0, exclude: frozenset[str] = frozenset()) -> Lease:
-        return await self.dispatcher.lease(self.dispatcher.lane("p"), deadline, exclude)
+    async def lease(
+        self, deadline: float = 60.0, exclude: frozenset[str] = frozenset(), version: str | None = None
+    ) -> Lease:
+        return await self.dispatcher.lease(self.dispatcher.lane("p"), deadline, exclude, version)
 
     def wait(self, **more: object) -> asyncio.Task[Lease]:
         return asyncio.get_running_loop().create_task(self.lease(**more))  # type: ignore[arg-type]
@@ -70,6 +72,17 @@ def world() -> World:
 async def turn() -> None:
     for _ in range(5):
         await asyncio.sleep(0)
+
+
+async def test_who_wants_a_version_gets_that_one_and_holds_nobody_up(world: World) -> None:
+    world.table(replica("a", version="big"), replica("b", version="small", slots=2))
+    first = await world.lease(version="big")
+    assert first.route.id == "a"
+    waiting = world.wait(version="big")
+    await turn()
+    assert (await world.lease()).route.id == "b", "those behind take what is free"
+    first.release(completed=True)
+    assert (await waiting).route.id == "a"
 
 
 async def test_slots_are_given_in_order_of_arrival(world: World) -> None:

@@ -42,6 +42,7 @@ class Book:
         self.settled: dict[str, dict[str, Any]] = {}
         self.refuses = False
         self.attempts: list[int] = []
+        self.versions: list[str] = []
 
     def open_request(self, *, request_id: str, **_: Any) -> str:
         if self.refuses:
@@ -49,10 +50,11 @@ class Book:
         self.open[request_id] = "request"
         return request_id
 
-    def open_call(self, request_id: str, *, attempt: int, **_: Any) -> str:
+    def open_call(self, request_id: str, *, attempt: int, replica: ReplicaRoute, **_: Any) -> str:
         assert request_id in self.open, "a call belongs to an open request"
         row = f"call{len(self.attempts)}"
         self.attempts.append(attempt)
+        self.versions.append(replica.version)
         self.open[row] = "call"
         return row
 
@@ -124,7 +126,9 @@ class Engine:
 
 
 class World:
-    def __init__(self, *behaviours: Behaviour, replicas: int = 3, timeout_s: float = 30.0) -> None:
+    def __init__(
+        self, *behaviours: Behaviour, replicas: int = 3, timeout_s: float = 30.0, versions: tuple[str, ...] = ("v",)
+    ) -> None:
         self.book = Book()
         self.engine = Engine(*behaviours)
         self.dispatcher = Dispatcher(SystemClock())
@@ -136,7 +140,10 @@ class World:
             id="a", pipeline="p", version="v", engine="test", address="unix:/x", secret=Secret("s"), epoch=1, slots=8,
             device="cpu:0", pool="cpu", share=1.0, state="ready",
         )  # fmt: skip
-        named = {f"a{number}": replace(one, id=f"a{number}") for number in range(replicas)}
+        named = {
+            f"a{number}": replace(one, id=f"a{number}", version=versions[number % len(versions)])
+            for number in range(replicas)
+        }
         self.dispatcher.apply(RoutingTable(node="n", number=1, pipelines={"p": route}, replicas=named))
         self.serving = Serving(
             dispatcher=self.dispatcher,
@@ -183,6 +190,27 @@ async def test_an_answer_is_settled_once() -> None:
     assert world.text == TEXT and passage.usage == Usage(prompt_tokens=PROMPT, output_tokens=len(TEXT))
     assert world.book.request["state"] == "ok" and world.book.request["usage"] == passage.usage
     assert world.book.call_states == ["ok"] and passage.first_s is not None
+
+
+async def test_an_answer_goes_on_with_the_version_that_began_it() -> None:
+    world = World(breaking(3), speak, replicas=4, versions=("v", "w"))
+    passage = await world.run(call())
+    assert world.text == TEXT and passage.continued
+    assert set(world.book.versions) == {"v"} and len(world.book.versions) == 2
+
+
+async def test_an_answer_ends_with_an_error_when_no_other_replica_of_its_version_comes(monkeypatch) -> None:
+    monkeypatch.setattr("headgate.serving.passage._CONTINUE_S", -2.0)  # with the 2 s of the route's wakes: at once
+    world = World(breaking(3), speak, replicas=2, versions=("v", "w"))
+    with pytest.raises(UpstreamFailed, match="of the same model version"):
+        await world.run(call())
+    assert world.text == TEXT[:3] and world.book.request["state"] == "error"
+
+
+async def test_one_that_gave_nothing_yet_may_go_to_another_version() -> None:
+    world = World(breaking(0), speak, replicas=2, versions=("v", "w"))
+    await world.run(call())
+    assert world.text == TEXT and world.book.versions == ["v", "w"]
 
 
 @given(st.lists(st.integers(0, len(TEXT)), max_size=MAX_ATTEMPTS - 1))

@@ -123,7 +123,7 @@ def test_schemas_that_would_take_long_are_refused_at_once(schema: dict[str, Any]
             check_schema(schema, "field")
         took_s.append(time.perf_counter() - began)
         assert caught.value.param == "field" and cure in caught.value.message
-    assert min(took_s) < 0.25
+    assert min(took_s) < 0.5
 
 
 @pytest.mark.parametrize(
