@@ -62,6 +62,7 @@ def clean_environment(
         "PYTHONNOUSERSITE": "1",
         "PYTHONUNBUFFERED": "1",
         "CUDA_VISIBLE_DEVICES": ",".join(placement.gpus),
+        "CUDA_DEVICE_ORDER": "PCI_BUS_ID",  # as gpu.py counts them; CUDA's own way puts the fastest first
     }
     return {**kept, **threads, **fixed, **extra}
 

@@ -219,8 +219,9 @@ class LocalFleet:
 
     async def _raise_up(self, life: _Life, order: StartOrder) -> None:
         """Start the process and wait for its first token. Raises HeadgateError when it has none to give."""
-        await self._make_room(order.seat.memory_bytes)
-        self._check_memory(order)
+        if order.kind == "cpu":  # Why not for GPUs: their memory is not the machine's, and is accounted for by the pool
+            await self._make_room(order.seat.memory_bytes)
+            self._check_memory(order)
         member, model = life.member, order.model
         launch = Launch(
             replica=member.id,
