@@ -154,7 +154,7 @@ def _plan(case: Case, split: Split | None) -> NodePlan:
     pipelines = tuple(
         PlannedPipeline(
             name=name,
-            model=name,
+            models=(name,),
             floor=split[name] if split else 0,
             cap=split[name] if split else case.places,
             queue=4096,

@@ -175,8 +175,9 @@ def json_schema() -> dict[str, Any]:
 def _check_names(settings: Settings, root: yaml.Node | None, shown: str) -> None:
     """Every pipeline's model and every model's pool must be declared. Raises ConfigError."""
     uses = [
-        (("pipelines", name, "model"), pipeline.model, "models", settings.models)
+        (("pipelines", name, "model"), model, "models", settings.models)
         for name, pipeline in settings.pipelines.items()
+        for model in pipeline.model
     ]
     uses += [(("models", name, "pool"), model.pool, "pools", settings.pools) for name, model in settings.models.items()]
     for loc, named, section, known in uses:

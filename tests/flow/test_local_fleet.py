@@ -62,7 +62,7 @@ class Site:
         return NodePlan(
             capacity=make_capacity(2, memory=10**12),
             models={"m": model},
-            pipelines=(PlannedPipeline(name="p", model="m", floor=floor),),
+            pipelines=(PlannedPipeline(name="p", models=("m",), floor=floor),),
             settings=control,
         )
 

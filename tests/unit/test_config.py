@@ -24,7 +24,12 @@ pipelines:
 def test_a_good_file() -> None:
     settings = parse_settings(GOOD)
     assert settings.gateway.max_body_bytes == 2 * 2**20 and settings.gateway.drain_s == 5.0
-    assert settings.models["m"].cores == 0.5 and settings.pipelines["p"].model == "m"
+    assert settings.models["m"].cores == 0.5 and settings.pipelines["p"].model == ("m",)
+
+
+def test_a_pipeline_may_name_several_models_best_first() -> None:
+    two = GOOD.replace("pipelines:", "  g: {engine: fake, pool: cpu}\npipelines:").replace("model: m", "model: [g, m]")
+    assert parse_settings(two).pipelines["p"].model == ("g", "m")
 
 
 @pytest.mark.parametrize(
@@ -34,6 +39,10 @@ def test_a_good_file() -> None:
         (GOOD.replace("port: 0", "port: 99999"), 3, ("gateway.port", "65535")),
         (GOOD.replace("port: 0", "host: 0.0.0.0"), 3, ("gateway", "TLS", "allow_insecure_bind")),
         (GOOD.replace("model: m", "model: n"), 9, ("pipelines.p.model", "'n'", "not declared")),
+        (GOOD.replace("model: m", "model: [m, n]"), 9, ("pipelines.p.model", "'n'", "not declared")),
+        (GOOD.replace("model: m", "model: [m, m]"), 9, ("pipelines.p.model", "named twice")),
+        (GOOD.replace("model: m", "model: []"), 9, ("pipelines.p.model", "at least 1")),
+        (GOOD.replace("model: m", "model: {m: 1}"), 9, ("pipelines.p.model",)),
         (GOOD.replace("cores: 0.5", "cores: 1.5"), 7, ("models.m.cores", "whole number")),
         (GOOD.replace("2MiB", "lots"), 3, ("gateway.max_body_bytes", "size", "8GiB")),
         (GOOD.replace("cores: 0.5", "pool: gpu"), 7, ("models.m.pool", "'gpu'", "not declared")),

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import math
 from collections import Counter
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 
 import numpy as np
@@ -71,7 +71,7 @@ def choose(sides: Sequence[Side], state: State, board: Board) -> Choice | None:
     wants: dict[str, Want] = {}
     keys: list[tuple[str, str]] = []
     for side in sides:
-        told = [one for one in side.spec.configurations if one.pool in places]
+        told = _list_ways(side, places)
         want = _want(side, [(one, places[one.pool]) for one in told], settings)
         if want is not None:
             wants[side.name] = want
@@ -80,7 +80,7 @@ def choose(sides: Sequence[Side], state: State, board: Board) -> Choice | None:
         return None
     members = [side for side in sides if side.name in wants]
     problem = build_problem(list(wants.values()), _free(capacity, members, board), settings)
-    configurations = [one for side in members for one in side.spec.configurations if one.pool in places]
+    configurations = [one for side in members for one in _list_ways(side, places)]
     solution = _solve(problem, state, configurations)
     if not fits_devices(capacity, zip(configurations, solution.counts.tolist(), strict=True)):
         problem = replace(problem, units=np.array([share_alone(one.share) for one in configurations]))
@@ -115,6 +115,16 @@ class _Place:
     def units(self, one: Configuration) -> float:
         """Devices that a replica takes, or as much of the pool as it takes of the memory, if that is more."""
         return max(one.share, self.share * one.memory_bytes / self.memory_bytes if self.memory_bytes else 0.0)
+
+
+def _list_ways(side: Side, places: Mapping[str, _Place]) -> list[Configuration]:
+    """The configurations that the pipeline may have replicas of: those that run, and those that may be started."""
+    present = {one.configuration for one in side.present}
+    return [
+        one
+        for one in side.spec.configurations
+        if one.pool in places and (side.held or one in side.startable or one.key in present)
+    ]
 
 
 def _want(side: Side, ways: Sequence[tuple[Configuration, _Place]], settings: TargetSettings) -> Want | None:

@@ -218,12 +218,11 @@ class Board:
 
 
 def check_floors(capacity: Capacity, pipelines: Sequence[PipelineSpec]) -> None:
-    """Return when every pipeline can have its floor at once, and one replica of each fits alone.
+    """Return when every pipeline can have its floor at once, and one replica of each of its configurations fits alone.
 
     Raises FloorsDoNotFit with the pipeline and the cure.
     """
-    for spec in pipelines:
-        configuration = spec.configurations[0]
+    for spec, configuration in ((one, way) for one in pipelines for way in one.configurations):
         pool = capacity.pool(configuration.pool)
         if pool is None:
             raise FloorsDoNotFit(
@@ -236,11 +235,12 @@ def check_floors(capacity: Capacity, pipelines: Sequence[PipelineSpec]) -> None:
     board = Board(capacity)
     for spec in by_size(pipelines):
         for number in range(spec.floor):
-            if board.seat(spec.name, spec.configurations[0]) is None:
+            if not any(board.seat(spec.name, one) for one in spec.configurations):
+                pools = " or ".join(dict.fromkeys(repr(one.pool) for one in spec.configurations))
                 raise FloorsDoNotFit(
                     f"pipelines.{spec.name}.floor: the floors of all pipelines together do not fit: "
                     f"replica {number + 1} of {spec.floor} finds no place in pool "
-                    f"{spec.configurations[0].pool!r}; lower a floor, give models fewer cores or enlarge it",
+                    f"{pools}; lower a floor, give models fewer cores or enlarge it",
                     param=f"pipelines.{spec.name}.floor",
                 )
 

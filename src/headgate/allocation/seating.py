@@ -62,18 +62,20 @@ def grant(
     """One seat more: that of a replica of its own if there is one, else for a warm one or, unless the pipeline is
     held, for a new one.
 
-    `configuration` is what the seat is for; left out: the first of the pipeline's that finds a place.
+    `configuration` is what the seat is for; left out: the first of the pipeline's that finds a free place, or else the
+    first that finds one where somebody without a seat stands.
     """
     if (settled or side.held) and claim_own(side, board, configuration):
         return True
     ways = (configuration,) if configuration else side.spec.configurations
-    if any(_wake_warm(side, board, costs, one, evict=evict) for one in ways):
-        return True
-    for one in () if side.held else ways:
-        seat = board.seat(side.name, one, costs, evict=evict)
-        if seat is not None:
-            side.seats.append(seat if settled else board.settle(seat, side.unseated))
+    for push in (False, True) if evict and len(ways) > 1 else (evict,):
+        if any(_wake_warm(side, board, costs, one, evict=push) for one in ways):
             return True
+        for one in ways:
+            seat = board.seat(side.name, one, costs, evict=push) if one in side.startable else None
+            if seat is not None:
+                side.seats.append(seat if settled else board.settle(seat, side.unseated))
+                return True
     return False
 
 

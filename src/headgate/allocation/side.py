@@ -26,7 +26,10 @@ class Side:
         """The best way to run it."""
         self.demand: Demand = state.demands.get(spec.name, NOTHING)
         self.history: History = state.histories.get(spec.name, History())
-        self.held = state.held.get(spec.name)
+        held = state.held.get(spec.name, {})
+        self.startable = [one for one in spec.configurations if one.key not in held]
+        """The configurations of which new replicas may be started, best first."""
+        self.held = not self.startable
         order = {one.key: number for number, one in enumerate(spec.configurations)}
         loaded = [one for one in running if one.stage == "warm" and one.configuration in order]
         self.resting = sorted(loaded, key=lambda one: (one.rested_s, one.id))

@@ -54,9 +54,10 @@ class History:
 class State:
     """All that a decision may depend on.
 
-    `at` is seconds of any clock that never goes back; `held` are pipelines that may not get new replicas now
-    (a crashing one in its backoff, say), with the reason; `prices` are those of the last decision (rank, pool): the
-    next is found faster from them; `proposal` is what was found to be better then, to be taken where it is so now.
+    `at` is seconds of any clock that never goes back; `held` are configurations (keys, by pipeline) that may not get
+    new replicas now (crashing ones in their backoff, say), with the reason; `prices` are those of the last decision
+    (rank, pool): the next is found faster from them; `proposal` is what was found to be better then, to be taken where
+    it is so now.
     """
 
     at: float
@@ -65,7 +66,7 @@ class State:
     demands: Mapping[str, Demand] = field(default_factory=dict[str, Demand])
     running: tuple[Running, ...] = ()
     histories: Mapping[str, History] = field(default_factory=dict[str, History])
-    held: Mapping[str, str] = field(default_factory=dict[str, str])
+    held: Mapping[str, Mapping[str, str]] = field(default_factory=dict[str, Mapping[str, str]])
     prices: tuple[tuple[float, ...], ...] = ()
     proposal: Mapping[str, Mapping[str, int]] = field(default_factory=dict[str, Mapping[str, int]])
     settings: TargetSettings = DEFAULTS

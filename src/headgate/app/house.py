@@ -182,7 +182,7 @@ class House:
         asyncio.run(attempt())
 
     def _pipelines_using(self, model: str) -> list[str]:
-        return sorted(name for name, pipeline in self.settings.pipelines.items() if pipeline.model == model)
+        return sorted(name for name, pipeline in self.settings.pipelines.items() if model in pipeline.model)
 
     def running(self) -> SupervisorState | None:
         """The supervisor's account while Headgate runs on this state folder, else None."""

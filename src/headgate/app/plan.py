@@ -72,7 +72,7 @@ def build_plan(
     pipelines = tuple(
         PlannedPipeline(
             name=name,
-            model=pipeline.model,
+            models=pipeline.model,
             weight=pipeline.weight,
             priority=pipeline.priority,
             floor=pipeline.floor,

@@ -230,7 +230,7 @@ def _choose_site(house: House, folder: Path, devices: tuple[int, ...], *, cpu: b
 
 def _find_promise(settings: Settings, model: str) -> Promise:
     """The strictest of the promises of the pipelines that use the model; the default where none does."""
-    promises = [one.slo for one in settings.pipelines.values() if one.model == model] or [SloSettings()]
+    promises = [one.slo for one in settings.pipelines.values() if model in one.model] or [SloSettings()]
     return Promise(
         first_token_s=min(slo.first_token_ms for slo in promises) / 1e3,
         per_token_s=min(slo.per_token_ms for slo in promises) / 1e3,

@@ -37,8 +37,8 @@ def load_terms(where: Where, trace: Trace) -> tuple[dict[str, Terms], dict[str, 
             "out, or choose pipelines with --pipeline.",
             param="config",
         )
-    profiles = _load_profiles(where, settings, {settings.pipelines[name].model for name in names})
-    terms = {name: _terms(settings, name, profiles.get(settings.pipelines[name].model, Profile())) for name in names}
+    profiles = _load_profiles(where, settings, {settings.pipelines[name].model[0] for name in names})
+    terms = {name: _terms(settings, name, profiles.get(settings.pipelines[name].model[0], Profile())) for name in names}
     pools = sorted({one.pool for one in terms.values()})
     return terms, {name: _devices(settings.pools[name]) for name in pools}, path
 
@@ -69,7 +69,7 @@ def _load_profiles(where: Where, settings: Settings, models: Collection[str]) ->
 
 def _terms(settings: Settings, name: str, profile: Profile) -> Terms:
     pipeline = settings.pipelines[name]
-    model = settings.models[pipeline.model]
+    model = settings.models[pipeline.model[0]]  # the simulator plays one way to run a pipeline: its best
     return Terms(
         pool=model.pool,
         share=model.cores,

@@ -59,12 +59,12 @@ def _pipelines(told: dict[str, Any]) -> Table:
     passing = [stage for stage in _PASSING if any(one.get(stage) for one in every)]
     columns = [f">{stage}" for stage in passing]
     table = make_table(
-        "pipeline", "model", ">ready", *columns, ">wanted", ">in flight", ">queued", ">per s", ">+1 brings", ""
+        "pipeline", "models", ">ready", *columns, ">wanted", ">in flight", ">queued", ">per s", ">+1 brings", ""
     )
     for name, one in told["pipelines"].items():
         table.add_row(
             name,
-            one.get("model") or "-",
+            ", ".join(one.get("models") or ()) or "-",
             _number(one.get("ready"), _STYLES["ready"]),
             *(_number(one.get(stage), _STYLES[stage]) for stage in passing),
             str(one.get("wanted", "-")),
@@ -94,7 +94,7 @@ def _replicas(replicas: list[dict[str, Any]]) -> Table:
     table = make_table(
         "replica",
         "pipeline",
-        "engine",
+        "model",
         "version",
         "state",
         ">in flight",
@@ -109,7 +109,7 @@ def _replicas(replicas: list[dict[str, Any]]) -> Table:
         table.add_row(
             one["id"][-8:],
             one["pipeline"],
-            one.get("engine") or "-",
+            one.get("model") or "-",
             short(one.get("version") or ""),
             Text(one["state"], style),
             str(one.get("in_flight", "-")),

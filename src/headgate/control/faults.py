@@ -1,7 +1,8 @@
-"""Which pipelines may not start replicas now, because theirs failed: backoff first, then blocked with a reason."""
+"""Which configurations may not get replicas now, because theirs failed: backoff first, then blocked with a reason."""
 
 from __future__ import annotations
 
+from collections.abc import Collection
 from dataclasses import dataclass, field
 
 from headgate.control.settings import ControlSettings
@@ -11,7 +12,6 @@ from headgate.workers.backoff import Backoff
 
 @dataclass(slots=True)
 class _Fault:
-    configuration: str
     backoff: Backoff
     until: float = 0.0
     why: str = ""
@@ -19,17 +19,16 @@ class _Fault:
 
 @dataclass(slots=True)
 class FaultBook:
-    """Failures by pipeline. Times are monotonic seconds."""
+    """Failures by pipeline and configuration: what fails on a GPU may serve on cores. Times are monotonic seconds."""
 
     settings: ControlSettings
     chance: Chance
-    _faults: dict[str, _Fault] = field(default_factory=dict[str, _Fault])
+    _faults: dict[str, dict[str, _Fault]] = field(default_factory=dict[str, dict[str, _Fault]])
 
     def count(self, pipeline: str, configuration: str, why: str, ran_s: float, now: float) -> float:
-        """Seconds until the pipeline may start a replica again, after one of `configuration` failed."""
-        fault = self._faults.get(pipeline)
-        if fault is None or fault.configuration != configuration:
-            fault = self._faults[pipeline] = _Fault(configuration, self._make_backoff())
+        """Seconds until the pipeline may start a replica of `configuration` again, after one failed."""
+        faults = self._faults.setdefault(pipeline, {})
+        fault = faults.setdefault(configuration, _Fault(self._make_backoff()))
         wait_s = fault.backoff.delay_after(ran_s)
         if fault.backoff.failures >= self.settings.block_after:
             wait_s = self.settings.block_retry_s
@@ -37,34 +36,40 @@ class FaultBook:
         fault.why = why
         return wait_s
 
-    def clear(self, pipeline: str) -> None:
-        """Forget the failures of a pipeline."""
-        self._faults.pop(pipeline, None)
+    def settle(self, ways: dict[str, tuple[str, ...]]) -> None:
+        """Forget what failed of pipelines and configurations that are no more; `ways` are those there are now."""
+        self._faults = {
+            name: {key: fault for key, fault in faults.items() if key in ways.get(name, ())}
+            for name, faults in self._faults.items()
+        }
 
-    def settle(self, configurations: dict[str, str]) -> None:
-        """Forget pipelines that are no more, and those whose configuration is another one now."""
-        for name in [name for name, one in self._faults.items() if configurations.get(name) != one.configuration]:
-            del self._faults[name]
-
-    def held(self, now: float) -> dict[str, str]:
-        """Pipelines that may not start a replica now, with the reason."""
-        return {name: fault.why for name, fault in self._faults.items() if now < fault.until}
+    def held(self, now: float) -> dict[str, dict[str, str]]:
+        """Configurations, by pipeline, that may not get a replica now, with the reason."""
+        held = {
+            name: {key: fault.why for key, fault in faults.items() if now < fault.until}
+            for name, faults in self._faults.items()
+        }
+        return {name: ways for name, ways in held.items() if ways}
 
     def failures(self, pipeline: str) -> int:
-        """Failures in a row."""
-        fault = self._faults.get(pipeline)
-        return fault.backoff.failures if fault else 0
+        """Failures in a row, of the configuration that has most of them."""
+        return max((fault.backoff.failures for fault in self._faults.get(pipeline, {}).values()), default=0)
 
-    def blocked(self, pipeline: str) -> str | None:
-        """Why a pipeline is blocked; None when it is not."""
-        fault = self._faults.get(pipeline)
-        if fault is None or fault.backoff.failures < self.settings.block_after:
+    def blocked(self, pipeline: str, ways: Collection[str]) -> str | None:
+        """Why a pipeline is blocked; None while one of its `ways` to run has not failed that often."""
+        faults = self._faults.get(pipeline, {})
+        failed = [faults[key] for key in ways if key in faults]
+        if not failed or len(failed) < len(ways):
             return None
-        return f"its replicas failed {fault.backoff.failures} times in a row, the last one {fault.why}"
+        least = min(failed, key=lambda fault: fault.backoff.failures)
+        if least.backoff.failures < self.settings.block_after:
+            return None
+        return f"its replicas failed {least.backoff.failures} times in a row, the last one {least.why}"
 
     def next_retry(self, now: float) -> float | None:
         """Seconds until the first hold ends; None when there is none."""
-        return min((fault.until - now for fault in self._faults.values() if now < fault.until), default=None)
+        untils = [fault.until for faults in self._faults.values() for fault in faults.values()]
+        return min((until - now for until in untils if now < until), default=None)
 
     def _make_backoff(self) -> Backoff:
         settings = self.settings

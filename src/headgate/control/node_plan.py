@@ -6,7 +6,7 @@ A plan is a value: a reload makes a new one, and what changed between the two is
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 
 import orjson
@@ -16,6 +16,7 @@ from headgate.allocation.packing import check_floors
 from headgate.allocation.pipeline import Configuration, PipelineSpec, Priority
 from headgate.allocation.profile import Profile
 from headgate.control.settings import ControlSettings
+from headgate.core.errors import ConfigError
 from headgate.core.model import Version
 from headgate.engines.engine import Engine, ModelOptions
 
@@ -74,10 +75,10 @@ class PlannedModel:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class PlannedPipeline:
-    """One pipeline; times in seconds, `created` in seconds since the Unix epoch."""
+    """One pipeline; times in seconds, `created` in seconds since the Unix epoch. `models` are names, best first."""
 
     name: str
-    model: str
+    models: tuple[str, ...]
     weight: float = 1.0
     priority: Priority = "burst"
     floor: int = 0
@@ -100,31 +101,82 @@ class NodePlan:
     pipelines: tuple[PlannedPipeline, ...]
     settings: ControlSettings = field(default_factory=ControlSettings)
 
-    def model_of(self, pipeline: str) -> PlannedModel | None:
-        """The model of a pipeline, if the plan has that pipeline."""
-        found = next((one for one in self.pipelines if one.name == pipeline), None)
-        return self.models[found.model] if found else None
+    def models_of(self, pipeline: str) -> tuple[PlannedModel, ...]:
+        """The models of a pipeline, best first; none where the plan has no such pipeline."""
+        return next((self._resolve(one) for one in self.pipelines if one.name == pipeline), ())
+
+    def find_model(self, pipeline: str, configuration: str) -> PlannedModel | None:
+        """The model of a pipeline whose key that is, if the plan has it."""
+        return next((one for one in self.models_of(pipeline) if one.key == configuration), None)
+
+    def ways(self) -> dict[str, tuple[str, ...]]:
+        """The keys of every pipeline's configurations, best first."""
+        return {one.name: tuple(model.key for model in self._resolve(one)) for one in self.pipelines}
+
+    def _resolve(self, pipeline: PlannedPipeline) -> tuple[PlannedModel, ...]:
+        return tuple(self.models[name] for name in pipeline.models)
 
     def check(self) -> None:
-        """Return when every floor fits its pool and every model its engine.
+        """Return when every floor fits its pool, every model its engine, and models of one pipeline each other.
 
-        Raises FloorsDoNotFit, ModelRefused.
+        Raises ConfigError, FloorsDoNotFit, ModelRefused.
         """
         for model in self.models.values():
             model.engine.check(model.version, model.options)
+        for pipeline in self.pipelines:
+            _check_alike(pipeline, self._resolve(pipeline))
         check_floors(self.capacity, build_specs(self, {}))
 
 
 def build_specs(plan: NodePlan, wakes: Mapping[str, float]) -> tuple[PipelineSpec, ...]:
     """The pipelines as the allocator wants them; `wakes` are measured wake seconds by configuration key."""
-    return tuple(_build_spec(pipeline, plan.models[pipeline.model], wakes) for pipeline in plan.pipelines)
+    return tuple(
+        PipelineSpec(
+            name=pipeline.name,
+            configurations=tuple(_build_configuration(plan.models[name], wakes) for name in pipeline.models),
+            weight=pipeline.weight,
+            floor=pipeline.floor,
+            cap=pipeline.cap,
+            priority=pipeline.priority,
+            first_token_s=pipeline.first_token_s,
+            per_token_s=pipeline.per_token_s,
+            idle_s=pipeline.idle_s,
+            warm_s=pipeline.warm_s,
+        )
+        for pipeline in plan.pipelines
+    )
 
 
-def _build_spec(pipeline: PlannedPipeline, model: PlannedModel, wakes: Mapping[str, float]) -> PipelineSpec:
+def _check_alike(pipeline: PlannedPipeline, models: Sequence[PlannedModel]) -> None:
+    """Return when any of the models may answer any request of the pipeline. Raises ConfigError."""
+    where, first = f"pipelines.{pipeline.name}.model", models[0]
+    for other in models[1:]:
+        one, two = first.version, other.version
+        if one.task != two.task:
+            raise ConfigError(
+                f"{where}: {first.name!r} is for {one.task!r} and {other.name!r} for {two.task!r}; all models of a "
+                "pipeline must be for the same.",
+                param=where,
+            )
+        if one.task == "embed" and one.digest != two.digest:
+            raise ConfigError(
+                f"{where}: {first.name!r} and {other.name!r} are different versions, and vectors of different "
+                "versions cannot be compared; name models with the same source.",
+                param=where,
+            )
+        if other.key in {model.key for model in models[: models.index(other)]}:
+            raise ConfigError(
+                f"{where}: {other.name!r} runs exactly as one named before it; remove it, or change its pool, cores "
+                "or version.",
+                param=where,
+            )
+
+
+def _build_configuration(model: PlannedModel, wakes: Mapping[str, float]) -> Configuration:
     key = model.key
     memory_bytes = model.memory_bytes
     wake_s = wakes.get(key, model.wake_s)
-    configuration = Configuration(
+    return Configuration(
         key=key,
         pool=model.pool,
         share=model.share,
@@ -138,16 +190,4 @@ def _build_spec(pipeline: PlannedPipeline, model: PlannedModel, wakes: Mapping[s
             memory_bytes=model.profile.memory_bytes or memory_bytes,
             file_bytes=model.profile.file_bytes or model.version.bytes or None,
         ),
-    )
-    return PipelineSpec(
-        name=pipeline.name,
-        configurations=(configuration,),
-        weight=pipeline.weight,
-        floor=pipeline.floor,
-        cap=pipeline.cap,
-        priority=pipeline.priority,
-        first_token_s=pipeline.first_token_s,
-        per_token_s=pipeline.per_token_s,
-        idle_s=pipeline.idle_s,
-        warm_s=pipeline.warm_s,
     )

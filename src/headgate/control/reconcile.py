@@ -121,13 +121,12 @@ class Reconciler:
         before = {one.name: one for one in self.plan.pipelines}
         after = {one.name: one for one in plan.pipelines}
         both = sorted(before.keys() & after.keys())
-        replaced = [
-            name for name in both if self.plan.models[before[name].model].key != plan.models[after[name].model].key
-        ]
+        ways_before, ways_after = self.plan.ways(), plan.ways()
+        replaced = [name for name in both if ways_before[name] != ways_after[name]]
         adjusted = [name for name in both if name not in replaced and before[name] != after[name]]
         self.plan = plan
         self.faults.settings = plan.settings
-        self.faults.settle({name: plan.models[one.model].key for name, one in after.items()})
+        self.faults.settle(ways_after)
         self.wake("reload")
         return {
             "added": sorted(after.keys() - before.keys()),
@@ -273,7 +272,7 @@ class Reconciler:
 
     def _start(self, start: Start) -> None:
         seat = start.seat
-        model = self.plan.model_of(seat.pipeline)
+        model = self.plan.find_model(seat.pipeline, seat.configuration)
         pool = self.plan.capacity.pool(seat.pool)
         if model is None or pool is None:
             return
@@ -349,8 +348,7 @@ class Reconciler:
     def _count_failure(self, event: Gone) -> None:
         member = event.member
         self.crashes += 1
-        planned = self.plan.model_of(member.pipeline)
-        if planned is None or planned.key != member.configuration:
+        if self.plan.find_model(member.pipeline, member.configuration) is None:
             log.warning("replica %s of %s ended: %s", member.id, member.pipeline, event.why)
             return
         now = self._clock.monotonic()
@@ -364,7 +362,8 @@ class Reconciler:
         members = self._fleet.members()
         serving = {one.pipeline for one in members if one.stage == "ready"}
         blocked = {
-            one.name: None if one.name in serving else self.faults.blocked(one.name) for one in self.plan.pipelines
+            name: None if name in serving else self.faults.blocked(name, ways)
+            for name, ways in self.plan.ways().items()
         }
         pipelines = build_pipelines(self.plan, self.wakes, blocked)
         replicas = build_replicas(members)

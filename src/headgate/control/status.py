@@ -79,15 +79,15 @@ def _pipeline_status(reconciler: Reconciler, name: str, members: tuple[Member, .
     demand = reconciler.demands.demands.get(name, Demand())
     route = reconciler.table.pipelines.get(name)
     stages = [one.stage for one in members if one.pipeline == name]
-    model = reconciler.plan.model_of(name)
+    models = reconciler.plan.models_of(name)
     allocation = reconciler.allocation
     return {
-        "model": route.model if route else None,
+        "models": [model.name for model in models],
         "ready": stages.count("ready"),
         "starting": stages.count("starting"),
         "draining": stages.count("draining"),
         "warm": stages.count("warm"),
-        "asleep": bool(allocation and model and model.key in allocation.asleep),
+        "asleep": bool(allocation and any(model.key in allocation.asleep for model in models)),
         "wanted": allocation.replicas.get(name, 0) if allocation else 0,
         "unmet": allocation.unmet.get(name, 0) if allocation else 0,
         "value": round(allocation.values.get(name, 0.0), 4) if allocation else 0.0,
@@ -106,10 +106,8 @@ def _pipeline_status(reconciler: Reconciler, name: str, members: tuple[Member, .
 
 def _corrections(reconciler: Reconciler, name: str, demand: Demand) -> dict[str, float]:
     """By configuration, how many times as long as profiled requests take; nothing where nothing was profiled."""
-    model = reconciler.plan.model_of(name)
-    if model is None or model.profile.service_s is None:
-        return {}
-    return {key: round(factor, 3) for key, factor in demand.corrections.items()}
+    profiled = {model.key for model in reconciler.plan.models_of(name) if model.profile.service_s is not None}
+    return {key: round(factor, 3) for key, factor in demand.corrections.items() if key in profiled}
 
 
 def _replica_status(member: Member, in_flight: int) -> dict[str, Any]:

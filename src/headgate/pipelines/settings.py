@@ -6,7 +6,7 @@ from __future__ import annotations
 
 from typing import Annotated, Literal
 
-from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, model_validator
+from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, field_validator, model_validator
 
 from headgate.core.units import parse_seconds
 
@@ -19,6 +19,17 @@ Patience = Annotated[
     float,
     BeforeValidator(parse_seconds, json_schema_input_type=float | str),
     Field(ge=0, le=86_400, allow_inf_nan=False),
+]
+
+
+def _as_list(value: object) -> object:
+    return [value] if isinstance(value, str) else value
+
+
+Models = Annotated[
+    tuple[str, ...],
+    BeforeValidator(_as_list, json_schema_input_type=str | list[str]),
+    Field(min_length=1, max_length=16),
 ]
 Milliseconds = Annotated[float, Field(gt=0, le=3_600_000, allow_inf_nan=False)]
 
@@ -45,7 +56,10 @@ class PipelineSettings(BaseModel):
 
     model_config = ConfigDict(extra="forbid", frozen=True)
 
-    model: str = Field(description="The model that answers, by its name under `models`.")
+    model: Models = Field(
+        description="The model that answers, by its name under `models`; or several, best first, such as one on a GPU "
+        "and one on cores: replicas of each come and go with load and room, and all answer the same requests."
+    )
     slo: SloSettings = Field(default_factory=SloSettings, description="What clients may expect.")
     weight: float = Field(
         default=1.0,
@@ -72,6 +86,14 @@ class PipelineSettings(BaseModel):
         "serves again at once. 0 ends it.",
     )
     timeout_s: Seconds = Field(default=120.0, description="The longest a request may take, waiting included.")
+
+    @field_validator("model")
+    @classmethod
+    def check_models(cls, value: tuple[str, ...]) -> tuple[str, ...]:
+        """Each once."""
+        if len(set(value)) != len(value):
+            raise ValueError("a model is named twice; name each once, best first")
+        return value
 
     @model_validator(mode="after")
     def check_floor(self) -> PipelineSettings:

@@ -97,6 +97,35 @@ def test_a_pipeline_of_two_pools_uses_both_and_the_faster_first():
     assert sorted(seat.configuration for seat in heavy.seats) == ["c", "c", "g"]
 
 
+def test_a_waker_takes_the_free_place_of_its_second_configuration_before_it_pushes_for_its_first():
+    capacity = Capacity(pools=(*make_capacity(1).pools, replace(make_capacity(1).pools[0], name="fast")))
+    ways = tuple(
+        Configuration(key=pool, pool=pool, share=1.0, slots=4, memory_bytes=GB, wake_s=0.1) for pool in ("fast", "cpu")
+    )
+    other = replace(spec("b"), configurations=(replace(ways[0], key="v1"),))
+    running = (replace(runs("r1", "b", 0, in_flight=1), pool="fast"),)
+    waiting = load(1, in_flight=0, queued=1, oldest_wait_s=0.1)
+    demands = {"a": waiting, "b": load(1)}
+    both = PipelineSpec(name="a", configurations=ways, cap=2)
+    seats = decide(state(capacity, both, other, running=running, demands=demands)).seats
+    assert {(seat.pipeline, seat.pool) for seat in seats} == {("a", "cpu"), ("b", "fast")}
+
+
+def test_a_configuration_that_is_held_leaves_its_work_to_the_others():
+    capacity = Capacity(pools=(*make_capacity(2).pools, replace(make_capacity(2).pools[0], name="fast")))
+    ways = tuple(
+        Configuration(key=pool, pool=pool, share=1.0, slots=4, memory_bytes=GB, wake_s=0.1) for pool in ("fast", "cpu")
+    )
+    both = PipelineSpec(name="a", configurations=ways, cap=4)
+    held = {"a": {"fast": "it crashed"}}
+    seats = decide(state(capacity, both, demands={"a": load(9)}, held=held)).seats
+    assert [seat.pool for seat in seats] == ["cpu", "cpu"]
+    running = (replace(runs("r1", "a", 0, key="fast"), pool="fast"),)
+    seats = decide(state(capacity, both, demands={"a": load(9)}, held=held, running=running)).seats
+    assert sorted((seat.pool, seat.replica) for seat in seats if seat.replica) == [("fast", "r1")]
+    assert [seat.pool for seat in seats if seat.replica is None] == ["cpu", "cpu"]
+
+
 def test_free_capacity_is_used_while_there_are_more_requests_than_replicas():
     allocation = decide(state(make_capacity(6), spec("a"), demands={"a": load(4)}))
     assert allocation.replicas == {"a": 4}
@@ -136,7 +165,7 @@ def test_an_idle_pipeline_sleeps_after_idle_s_and_keeps_its_floor():
 
 def test_a_held_pipeline_gets_nothing_new_and_keeps_what_runs():
     demands = {"a": load(9)}
-    held = {"a": "it crashed"}
+    held = {"a": {"v1": "it crashed"}}
     assert decide(state(make_capacity(2), spec("a", floor=1), demands=demands, held=held)).replicas == {}
     running = (runs("r1", "a", 0),)
     kept = decide(state(make_capacity(2), spec("a", floor=1), demands=demands, held=held, running=running))

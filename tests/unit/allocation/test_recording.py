@@ -19,7 +19,7 @@ RECORDED = state(
         "a": load(1),
     },
     histories={"a": History(raised_at=1.5)},
-    held={"c": "why"},
+    held={"c": {"c": "why"}},
 )
 
 

@@ -107,12 +107,12 @@ def test_failures_back_off_block_and_are_forgotten_with_the_configuration():
     book = FaultBook(ControlSettings(block_after=3, block_retry_s=60), SeededChance(1))
     waits = [book.count("a", "v1", "exited with code 1", 0.0, now=0.0) for _ in range(3)]
     assert 0.7 < waits[0] < waits[1] and waits[2] == 60.0
-    assert "3 times in a row" in book.blocked("a") and book.held(59.0) == {"a": "exited with code 1"}
+    assert "3 times in a row" in book.blocked("a", ["v1"]) and book.held(59.0) == {"a": {"v1": "exited with code 1"}}
     assert book.held(60.0) == {} and book.next_retry(50.0) == 10.0
-    book.settle({"a": "v1"})
+    book.settle({"a": ("v1",)})
     assert book.failures("a") == 3
-    book.settle({"a": "v2"})
-    assert book.failures("a") == 0 and book.blocked("a") is None
+    book.settle({"a": ("v2",)})
+    assert book.failures("a") == 0 and book.blocked("a", ["v2"]) is None
 
 
 def test_a_long_healthy_run_starts_the_count_anew():

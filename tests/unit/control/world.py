@@ -64,7 +64,9 @@ def make_capacity(cores: int = 2, memory: int = 10**9) -> Capacity:
 def make_plan(cores: int = 2, settings: ControlSettings | None = None, share: float = 1.0, **pipelines) -> NodePlan:
     """A plan with one model for each pipeline; `pipelines` are their settings by name. Nobody rests unless told to."""
     models = {name: make_model(name, share=told.pop("share", share)) for name, told in pipelines.items()}
-    made = tuple(PlannedPipeline(name=name, model=name, **{"warm_s": 0.0, **told}) for name, told in pipelines.items())
+    made = tuple(
+        PlannedPipeline(name=name, models=(name,), **{"warm_s": 0.0, **told}) for name, told in pipelines.items()
+    )
     return NodePlan(
         capacity=make_capacity(cores), models=models, pipelines=made, settings=settings or ControlSettings()
     )

@@ -42,7 +42,7 @@ class FakeFleet:
         return tuple(self._members.values())
 
     def start(self, order: StartOrder) -> None:
-        """Ready after `load_s`, or Gone when the pipeline is in `failing`."""
+        """Ready after `load_s`, or Gone when the pipeline or its model is in `failing`."""
         seat, model = order.seat, order.model
         self._members[order.replica] = Member(
             id=order.replica,
@@ -137,7 +137,7 @@ class FakeFleet:
         member = self._members.get(replica)
         if member is None or replica in self._stopping:
             return
-        if member.pipeline in self.failing:
+        if not self.failing.isdisjoint((member.pipeline, member.model)):
             self.crash(replica)
             return
         stage = "ready" if member.stage == "starting" else member.stage
