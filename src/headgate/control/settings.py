@@ -58,7 +58,10 @@ class ControlSettings(BaseModel):
 
     model_config = ConfigDict(extra="forbid", frozen=True)
 
-    tick_s: Seconds = Field(default=0.25, description="Between two looks at demand; a waiting request is seen at once.")
+    tick_s: Seconds = Field(
+        default=0.1,
+        description="Between two looks at demand, or more where a look takes long; a waiting request is seen at once.",
+    )
     drain_s: Seconds = Field(
         default=60.0, description="The longest a replica may take to finish its requests before it is stopped anyway."
     )
