@@ -25,7 +25,7 @@ from headgate.allocation.seating import (
     seat_first,
     value_standing,
 )
-from headgate.allocation.side import Side
+from headgate.allocation.side import Side, is_roomy
 from headgate.allocation.state import Allocation, History, Running, State
 
 
@@ -67,7 +67,11 @@ def _list_sides(state: State) -> list[Side]:
     running: defaultdict[str, list[Running]] = defaultdict(list)
     for one in state.running:
         running[one.pipeline].append(one)
-    return [Side(spec, state, running[spec.name]) for spec in sorted(state.pipelines, key=lambda spec: spec.name)]
+    roomy = is_roomy(state)
+    return [
+        Side(spec, state, running[spec.name], roomy=roomy)
+        for spec in sorted(state.pipelines, key=lambda spec: spec.name)
+    ]
 
 
 def _seat_chosen(sides: list[Side], choice: Choice, board: Board, costs: Costs) -> None:

@@ -12,14 +12,15 @@ from headgate.allocation.state import History, Running, Seat, State
 _SLACK = 0.05  # of a replica: a load that is so little above a whole number asks for no further one
 _DWELL_WAKES = 5.0  # what a pipeline just got is its own for so many of its wake times
 _DWELL_LEAST_S = 1.0
+_DWELL_SPRINGS_S = 0.25  # the same where it is back in a moment
 _STARVES_DWELLS = 5.0
 
 
 class Side:
     """Mutable, for one decision. Replicas are listed as they should be kept: ready ones first, then the busiest."""
 
-    def __init__(self, spec: PipelineSpec, state: State, running: Iterable[Running]) -> None:
-        """`running` are its own replicas."""
+    def __init__(self, spec: PipelineSpec, state: State, running: Iterable[Running], *, roomy: bool = False) -> None:
+        """`running` are its own replicas; `roomy` says that there is memory for those of everybody (`is_roomy`)."""
         self.spec = spec
         self.name = spec.name
         self.configuration: Configuration = spec.configurations[0]
@@ -41,7 +42,10 @@ class Side:
         self.seats: list[Seat] = []
         self.protected = 0
         self.stuck = False
-        dwell_s = max(_DWELL_LEAST_S, _DWELL_WAKES * self.configuration.wake_s)
+        is_loaded = bool(mine or loaded) and all(one.stage != "starting" for one in mine)
+        self.springs = roomy and spec.warm_s > 0.0 and is_loaded
+        """Whether it loses nothing by giving way: it stays loaded, and is back in a moment."""
+        dwell_s = _DWELL_SPRINGS_S if self.springs else max(_DWELL_LEAST_S, _DWELL_WAKES * self.configuration.wake_s)
         raised_at = self.history.raised_at
         self.dwelling = bool(self.present) and raised_at is not None and state.at < raised_at + dwell_s
         self.starving = not self.present and self.demand.oldest_wait_s > _STARVES_DWELLS * dwell_s
@@ -67,3 +71,13 @@ class Side:
     def short(self) -> int:
         """Replicas of its floor that are not seated yet."""
         return max(0, self.spec.floor - len(self.seats) - self.protected)
+
+
+def is_roomy(state: State) -> bool:
+    """Whether one replica of every configuration would find memory beside all others, so that nobody has to go."""
+    asked: dict[str, int] = {}
+    for spec in state.pipelines:
+        for one in spec.configurations:
+            asked[one.pool] = asked.get(one.pool, 0) + one.memory_bytes
+    there = {pool.name: sum(node.memory_bytes for node in pool.nodes) for pool in state.capacity.pools}
+    return all(need <= there.get(pool, 0) for pool, need in asked.items())

@@ -138,7 +138,7 @@ def test_an_idle_replica_gives_way_to_one_who_waits_and_a_busy_one_does_not_befo
     idle = state(make_capacity(1), spec("a"), spec("b"), running=running, demands={"b": waiting})
     assert decide(idle).replicas == {"b": 1}
     assert why(decide(idle), "a").startswith("gave way to b")
-    fresh = replace(idle, demands={"a": load(2), "b": waiting}, histories={"a": History(raised_at=999.5)})
+    fresh = replace(idle, demands={"a": load(2), "b": waiting}, histories={"a": History(raised_at=999.9)})
     assert decide(fresh).replicas == {"a": 1}
     assert decide(fresh).unmet == {"b": 1}
 
@@ -170,6 +170,22 @@ def test_a_held_pipeline_gets_nothing_new_and_keeps_what_runs():
     running = (runs("r1", "a", 0),)
     kept = decide(state(make_capacity(2), spec("a", floor=1), demands=demands, held=held, running=running))
     assert [seat.replica for seat in kept.seats] == ["r1"]
+
+
+def test_who_is_back_in_a_moment_gives_way_at_once_and_who_is_not_keeps_its_place_while_it_is_at_work():
+    running = (runs("r1", "a", 0),)
+    waiting = load(6, in_flight=0, queued=6, oldest_wait_s=0.1)
+    just_served = load(1, in_flight=0, idle_for_s=0.1)
+    demands = {"a": just_served, "b": waiting}
+    told = {"a": History(raised_at=999.5)}
+    two = state(make_capacity(1), spec("a"), spec("b"), running=running, demands=demands, histories=told)
+    assert decide(two).replicas == {"b": 1}
+    unloaded = replace(two, pipelines=(spec("a", warm_s=0.0), spec("b")))
+    assert decide(unloaded).replicas == {"a": 1}
+    crowded = replace(two, pipelines=(spec("a", memory=60 * GB), spec("b", memory=60 * GB)))
+    assert decide(crowded).replicas == {"a": 1}, "there is no memory for both"
+    starting = replace(two, running=(runs("r1", "a", 0, stage="starting"),))
+    assert decide(starting).replicas == {"a": 1}
 
 
 def test_nobody_who_sits_is_moved_and_a_new_one_goes_where_nobody_is():
