@@ -37,7 +37,8 @@ class Case:
     """Pipelines by name with what each runs, and its load: the next of `order` is hot, the others get `cold` of that.
 
     `places` is how many replicas of the hot pipeline fit at most, and `busy` the part of their speed that it is asked
-    for on average; its bursts ask for 1.75 times as much. `memory` is a limit on the pool, where there is one.
+    for on average; its bursts ask for 1.75 times as much. `cores` is what a replica takes, where its kind does not
+    say; `memory` is a limit on the pool, where there is one.
     """
 
     name: str
@@ -47,12 +48,16 @@ class Case:
     places: int
     cold: float = 0.0
     busy: float = 0.55
+    cores: float | None = None
     memory: str | None = None
     seconds: float = 20.0
     models: Mapping[str, Mapping[str, Any]] = field(init=False)
 
     def __post_init__(self) -> None:
-        object.__setattr__(self, "models", {name: _model(kind) for name, kind in self.kinds.items()})
+        models = {name: _model(kind) for name, kind in self.kinds.items()}
+        if self.cores is not None:
+            models = {name: {**model, "cores": self.cores} for name, model in models.items()}
+        object.__setattr__(self, "models", models)
 
     @property
     def timed(self) -> bool:
@@ -130,6 +135,17 @@ CASES = (
         places=8,
         cold=0.1,
         busy=0.45,  # in a burst, and with the trickle of the others, nearly nine tenths of all units
+        seconds=24.0,
+    ),
+    Case(
+        name="crowded",
+        title="four pipelines, two timed units; the cold ones get a fiftieth",
+        kinds=dict.fromkeys(("mail", "orders", "search", "notes"), "unit"),
+        order=("mail", "orders", "search", "notes"),
+        places=2,
+        cold=0.02,
+        busy=0.45,
+        cores=1.0,
         seconds=24.0,
     ),
     Case(
