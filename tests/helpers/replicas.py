@@ -42,18 +42,20 @@ parser.add_argument("--port", type=int)
 NUMBERS = "parallel ctx-size threads threads-batch batch-size ubatch-size n-gpu-layers cache-ram"
 for name in NUMBERS.split():
     parser.add_argument("--" + name, type=int, required=True)
-for name in ("no-warmup", "no-webui", "jinja", "no-cache-prompt", "no-mmap", "embedding"):
+for name in ("no-warmup", "no-webui", "jinja", "no-cache-prompt", "embedding"):
     parser.add_argument("--" + name, action="store_true")
 for name in ("cache-type-k", "cache-type-v"):
     parser.add_argument("--" + name, default="f16")
 parser.add_argument("--lora", action="append", default=[])
 a = parser.parse_args()
+assert os.environ["LLAMA_ARG_FIT"] == "off"
+mapped = os.environ.get("LLAMA_ARG_LOAD_MODE") != "none"
 assert a.cache_ram == 0 and a.no_warmup and a.jinja and a.threads == a.threads_batch and a.batch_size == a.ubatch_size
 signal.pthread_sigmask(signal.SIG_BLOCK, {{signal.SIGTERM}})
 server = xllamacpp.Server(build_params(dict(
     model=a.model, host=a.host, port=a.port, secret=os.environ["LLAMA_API_KEY"], context=a.ctx_size // a.parallel,
     slots=a.parallel, threads=a.threads, batch=a.batch_size, embedding=a.embedding, pooling=a.pooling,
-    gpu_layers=a.n_gpu_layers, adapters=a.lora, prompt_cache=not a.no_cache_prompt, mapped=not a.no_mmap,
+    gpu_layers=a.n_gpu_layers, adapters=a.lora, prompt_cache=not a.no_cache_prompt, mapped=mapped,
     kv_type=a.cache_type_k)))
 signal.sigwait({{signal.SIGTERM}})
 os._exit(0)

@@ -82,6 +82,11 @@ _HONOURED: dict[Kind, frozenset[str]] = {
     "completion": _SAMPLING | {"prompt"},
     "embedding": frozenset({"input", "encoding_format"}),
 }
+# Why not as flags: llama-server refuses to start with a flag that its version does not know, or no longer knows
+# (--no-mmap became --load-mode none), and ignores a variable that it does not know. Source: common/arg.cpp of llama.cpp
+# 11549. The packaged server is told the same.
+_UNFITTED = {"LLAMA_ARG_FIT": "off"}  # nothing is moved to fit a device's memory: what is set, holds
+_UNMAPPED = {"LLAMA_ARG_LOAD_MODE": "none", "LLAMA_ARG_NO_MMAP": "1"}
 _STOPS: dict[str, FinishReason] = {"limit": "length", "eos": "stop", "word": "stop"}
 
 
@@ -366,8 +371,6 @@ class LlamaCpp:
             "--no-webui",
             "--jinja",
         ]
-        if not maps_weights(launch.version):
-            argv.append("--no-mmap")
         if settings.kv_type != "f16":
             argv += ["--cache-type-k", settings.kv_type, "--cache-type-v", settings.kv_type]
         if not settings.prompt_cache:
@@ -379,7 +382,10 @@ class LlamaCpp:
         for adapter in options.adapters:
             argv += ["--lora", adapter]
         argv += self._settings.flags
-        return Command(argv=tuple(argv), environment={"LLAMA_API_KEY": launch.secret.reveal()})
+        environment = {"LLAMA_API_KEY": launch.secret.reveal(), **_UNFITTED}
+        if not maps_weights(launch.version):
+            environment |= _UNMAPPED
+        return Command(argv=tuple(argv), environment=environment)
 
 
 def _is_gguf(path: Path) -> bool:

@@ -76,6 +76,18 @@ def test_the_secret_is_in_no_argument(version: Version) -> None:
     assert "--no-cache-prompt" in own.argv
 
 
+def test_what_versions_of_llama_server_name_otherwise_is_told_in_variables(version: Version) -> None:
+    own = engines(binary="/bin/true")["llamacpp"]
+    quantised = own.command(launch(replace(version, parameters=20_000_000)))
+    whole = own.command(launch(version))
+    assert quantised is not None and whole is not None
+    assert quantised.environment["LLAMA_ARG_LOAD_MODE"] == "none" and quantised.environment["LLAMA_ARG_NO_MMAP"] == "1"
+    assert not {"LLAMA_ARG_LOAD_MODE", "LLAMA_ARG_NO_MMAP"} & whole.environment.keys(), "it maps its weights"
+    for command in (quantised, whole):
+        assert command.environment["LLAMA_ARG_FIT"] == "off"
+        assert not {"--no-mmap", "--load-mode", "--fit"} & {*command.argv}
+
+
 @pytest.mark.parametrize(
     ("options", "param"),
     [
