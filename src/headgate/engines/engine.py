@@ -89,15 +89,17 @@ class Command:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Memory:
-    """Estimated peak resident bytes of one replica, by part."""
+    """Estimated peak resident bytes of one replica, by part. `device` is what it takes of a GPU's own memory beside."""
 
     weights: int
     kv_cache: int
     compute: int
     overhead: int
+    device: int = 0
 
     @property
     def total(self) -> int:
+        """Bytes of the machine's memory."""
         return self.weights + self.kv_cache + self.compute + self.overhead
 
 

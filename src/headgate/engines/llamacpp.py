@@ -134,12 +134,13 @@ class LlamaCpp:
         return _HONOURED[kind]
 
     def estimate_memory(self, version: Version, options: ModelOptions) -> Memory:
-        """Peak resident bytes of one replica, from the header. Raises ModelRefused when the header is not known."""
+        """Peak bytes of one replica here and on a GPU, from the header. Raises ModelRefused when that is not known."""
         settings = _model_settings(options)
         batch = self._batch(version, options, settings)
         memory = estimate_llamacpp_memory(version, options, batch, kv_type=settings.kv_type)
         adapters = sum(Path(adapter).stat().st_size for adapter in options.adapters if Path(adapter).is_file())
-        return replace(memory, weights=memory.weights + adapters)
+        device = memory.device + adapters if options.gpu_layers else 0  # where its layers are, an adapter's part is
+        return replace(memory, weights=memory.weights + adapters, device=device)
 
     def knobs(self, version: Version) -> tuple[Knob, ...]:
         """Slots, batch, threads, the KV cache's type and the context."""

@@ -131,12 +131,25 @@ def test_memory_grows_with_context_and_slots(version: Version) -> None:
     assert small.total == small.weights + small.kv_cache + small.compute + small.overhead
 
 
-def test_memory_on_a_gpu_is_not_counted(version: Version) -> None:
+def test_memory_on_a_gpu_is_counted_apart(version: Version) -> None:
+    none = estimate_llamacpp_memory(version, OPTIONS, 64)
+    assert none.device == 0
     half = estimate_llamacpp_memory(version, replace(OPTIONS, gpu_layers=2), 64)
     assert half.weights == 6_000_000
     assert half.kv_cache == 2 * 2 * 32 * 2 * 1024
     all_of_it = estimate_llamacpp_memory(version, replace(OPTIONS, gpu_layers=99), 64)
     assert (all_of_it.weights, all_of_it.kv_cache) == (10_000_000 - 8_000_000 - 128_000, 0)
+    context = 640 * 2**20
+    compute = none.compute - 4 * 1000 * 3  # the next token's scores are made there with the last layer alone
+    assert half.device == context + 4_000_000 + half.kv_cache + compute
+    assert all_of_it.device == context + 8_128_000 + none.kv_cache + compute + 4 * 1000 * 64
+
+
+def test_a_tied_table_is_copied_to_a_gpu(version: Version) -> None:
+    tied = replace(version, header=replace(HEADER, output_bytes=0, token_embedding_bytes=36_000))
+    whole, tables = (estimate_llamacpp_memory(one, replace(OPTIONS, gpu_layers=99), 64) for one in (version, tied))
+    assert tables.device == whole.device - 128_000 + 36_000
+    assert tables.weights == 10_000_000 - 8_000_000, "and is packed for no processor"
 
 
 def test_memory_of_a_sliding_window(version: Version) -> None:
