@@ -62,8 +62,9 @@ class PlannedModel:
 
     @property
     def memory_bytes(self) -> int:
-        """Estimated peak of one replica."""
-        return self.engine.estimate_memory(self.version, self.options).total
+        """Estimated peak of one replica: of a GPU's memory where it has layers there, else of the machine's."""
+        memory = self.engine.estimate_memory(self.version, self.options)
+        return memory.device if self.options.gpu_layers else memory.total
 
     @property
     def wake_s(self) -> float:

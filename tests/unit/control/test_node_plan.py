@@ -52,3 +52,11 @@ def test_the_load_from_a_disk_is_a_guess_by_size_until_it_was_measured():
 def test_replicas_are_not_replaced_for_a_new_profile():
     plan, model = profiled(MEASURED)
     assert plan.models["a"].key == model.key and plan.models["a"] == model
+
+
+def test_layers_on_a_gpu_are_held_of_the_gpus_memory():
+    plan, model = profiled(Profile())
+    there = replace(model, options=replace(model.options, gpu_layers=99))
+    assert (model.memory_bytes, there.memory_bytes) == (10**6, 3 * 10**6)
+    [configuration] = build_specs(replace(plan, models={"a": there}), {})[0].configurations
+    assert configuration.memory_bytes == 3 * 10**6

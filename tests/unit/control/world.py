@@ -33,7 +33,7 @@ class StubEngine:
             raise self.refuses
 
     def estimate_memory(self, version, options) -> Memory:
-        return Memory(weights=self.memory, kv_cache=0, compute=0, overhead=0)
+        return Memory(weights=self.memory, kv_cache=0, compute=0, overhead=0, device=3 * self.memory)
 
 
 ENGINE = StubEngine()
