@@ -72,8 +72,13 @@ class Board:
         return True
 
     def cache(self, pool: str, file_bytes: int) -> bool:
-        """Claim memory for a file on every node of the pool, if each has that much beside all that is claimed."""
+        """Claim memory for a file on every node of the pool, if each has that much beside all that is claimed.
+
+        Beside devices with memory of their own it takes none of theirs: a file sleeps in the machine's.
+        """
         rooms = self._pools.get(pool, [])
+        if all(room.node.device_memory_bytes is not None for room in rooms):
+            return bool(rooms)
         if not all(room.claimed.bytes_total + file_bytes <= room.node.memory_bytes for room in rooms):
             return False
         for room in rooms:

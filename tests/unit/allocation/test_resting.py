@@ -114,6 +114,13 @@ def test_one_that_rests_on_a_gpu_serves_on_that_gpu_alone():
     assert not Board(capacity).rest(replace(warm, memory_bytes=5 * GB)), "more than the GPU has"
 
 
+def test_a_file_sleeps_in_the_machines_memory_not_in_a_gpus():
+    gpus = Node(name="n", devices=(0,), share=1.0, memory_bytes=4 * GB, device_memory_bytes=4 * GB)
+    board = Board(Capacity(pools=(Pool(name="cpu", kind="gpu", nodes=(gpus,)),)))
+    assert board.cache("cpu", 100 * GB) and not board.cache("nowhere", 1)
+    assert board.seat("a", spec("a", memory=4 * GB).configurations[0]) is not None, "all of the GPU is left"
+
+
 def files(name, gigabytes, cold_s=5.0, wake_s=1.0, **more):
     """A pipeline whose file was measured."""
     one = spec(name, key=f"v-{name}", wake_s=wake_s, **more)
