@@ -220,20 +220,23 @@ def _check_models(where: Where, settings: Settings, hardware: HardwareFacts) -> 
             except HeadgateError as error:
                 yield Finding(what=f"model {name}", verdict="bad", found=error.message)
         engines = build_engines(settings.engines, HttpClient(house.clock))
-        budget = hardware.memory_bytes_available
         for name, version in versions.items():
             one = settings.model_copy(update={"models": {name: settings.models[name]}, "pipelines": {}})
             try:
                 plan = build_plan(one, {name: version}, engines, house.clock.now())
-                need = plan.models[name].memory_bytes
+                planned = plan.models[name]
+                pool = plan.capacity.pool(planned.pool)
             except HeadgateError as error:
                 yield Finding(what=f"model {name}", verdict="bad", found=error.message)
                 continue
+            # Why not what is free of a GPU: it was said how much of it may be used, and nothing here asks its driver.
+            each = max((node.device_memory_bytes or 0 for node in pool.nodes), default=0) if pool else 0
+            need, budget = planned.memory_bytes, each or hardware.memory_bytes_available
             fits = need <= budget
             yield Finding(
                 what=f"model {name}",
                 verdict="ok" if fits else "bad",
-                found=f"a replica needs {format_bytes(need)} of {format_bytes(budget)} free"
+                found=f"a replica needs {format_bytes(need)} of {format_bytes(budget)} {'on a GPU' if each else 'free'}"
                 + ("" if fits else f"; {format_bytes(need - budget)} are missing"),
                 cure="" if fits else f"Lower models.{name}.context or .slots, or take a smaller model.",
             )

@@ -118,6 +118,7 @@ def plan_model(
             f"models.{name}.context is {context}, but the model was made for {version.context} tokens; lower it.",
             param=f"models.{name}.context",
         )
+    _check_layers(name, model, settings)
     for adapter in model.adapters:
         check_adapter(Path(adapter), version)
     return PlannedModel(
@@ -136,6 +137,23 @@ def plan_model(
         share=model.cores,
         engine_facts=settings.engines.model_dump_json(),
     )
+
+
+def _check_layers(name: str, model: ModelSettings, settings: Settings) -> None:
+    """Layers go to GPUs where the model's pool is of GPUs, and nowhere else. Raises ConfigError.
+
+    Why so strict: GPUs are hidden from replicas of other pools, whose layers would quietly run on the CPU; and a
+    replica without layers would hold a GPU for nothing.
+    """
+    on_gpus = settings.pools[model.pool].kind == "gpu"
+    if on_gpus == bool(model.gpu_layers):
+        return
+    where = f"models.{name}.gpu_layers"
+    if on_gpus:
+        told = f"is 0, but its pool {model.pool!r} is of GPUs; say how many layers go there (99 is all), or take a"
+    else:
+        told = f"is {model.gpu_layers}, but its pool {model.pool!r} has no GPUs; remove it, or take a"
+    raise ConfigError(f"{where} {told} pool of {'cores' if on_gpus else 'kind: gpu'}.", param=where)
 
 
 def _build_pools(settings: Settings, hardware: HardwareFacts) -> list[Pool]:

@@ -133,7 +133,7 @@ class _Tuning:
     async def run(self, others: Mapping[str, Version]) -> Tuned:
         """Measure, look, confirm, compare and keep."""
         planned, version = self._planned, self._planned.version
-        knobs = planned.engine.knobs(version)
+        knobs = tuple(one for one in planned.engine.knobs(version) if _turns(one, planned.options))
         pool = build_capacity(self._house.settings, self._hardware).pool(planned.pool)
         assert pool is not None, "the configuration was checked"
         devices = pool.nodes[0].devices
@@ -212,6 +212,11 @@ class _Tuning:
         if not stays:
             chosen = replace(subject, options=outcome.chosen)
             save_profile(self._house.database, self._clock, chosen, best, best=True)
+
+
+def _turns(knob: Knob, options: ModelOptions) -> bool:
+    """Whether the knob means anything there: beside a GPU threads are no cores that the model holds."""
+    return knob.name != "threads" or not options.gpu_layers
 
 
 def _choose_site(house: House, folder: Path, devices: tuple[int, ...], *, cpu: bool) -> Site:
