@@ -60,6 +60,7 @@ def check_all(where: Where) -> list[Finding]:
     checks: tuple[Callable[[], Iterator[Finding]], ...] = (
         lambda: _check_state(where.places().state),
         lambda: _check_port(where, settings),
+        lambda: _check_llama_server(settings),
         lambda: _check_models(where, settings, hardware),
     )
     for check in checks:
@@ -194,6 +195,36 @@ def _check_port(where: Where, settings: Settings) -> Iterator[Finding]:
     else:
         shown = f"{gateway.host}:{gateway.port}" if gateway.port else f"{gateway.host}, any free port"
         yield Finding(what="port", verdict="ok", found=f"{shown} is free")
+
+
+def _check_llama_server(settings: Settings) -> Iterator[Finding]:
+    """Whether one's own llama-server starts, and sees the GPUs that models want.
+
+    Why asked: a build without CUDA warns of it in its log and runs all layers on the CPU.
+    """
+    from headgate.engines.llamacpp_devices import list_devices
+
+    binary = settings.engines.llamacpp.binary
+    if binary is None:
+        return
+    wanted = [name for name, model in settings.models.items() if model.gpu_layers]
+    what, cure = "own llama-server", "Set engines.llamacpp.binary to a llama-server that runs here."
+    try:
+        devices = list_devices(Path(binary))
+    except (OSError, ValueError) as error:
+        told = (error.strerror or "it cannot be started") if isinstance(error, OSError) else str(error)
+        yield Finding(what=what, verdict="bad" if wanted else "warn", found=f"{binary}: {told}", cure=cure)
+        return
+    for one in devices:
+        memory = f"{format_bytes(one.total_bytes)}, {format_bytes(one.free_bytes)} free"
+        yield Finding(what=what, verdict="ok", found=f"sees {one.name}: {one.description}, {memory}")
+    if not devices:
+        yield Finding(
+            what=what,
+            verdict="bad" if wanted else "info",
+            found=f"{binary} sees no GPU" + (f", and gpu_layers is set for {', '.join(wanted)}" if wanted else ""),
+            cure="Build it with CUDA (-DGGML_CUDA=ON), or remove gpu_layers." if wanted else "",
+        )
 
 
 def _check_models(where: Where, settings: Settings, hardware: HardwareFacts) -> Iterator[Finding]:
