@@ -162,7 +162,7 @@ class ReplicaProcess:
             log=str(log),
             log_offset=offset,
             isolated=host.isolation != "none",
-            weighted=host.weights is not None and host.weights.place(pid, launch.replica, placement.share),
+            weighted=host.weights is not None and host.weights.place(pid, launch.replica, placement.core_share),
             labels=labels or {},
         )
         record_replica(host.run, record)

@@ -32,11 +32,16 @@ _THREADS = (
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Placement:
-    """Where a replica runs: core ids, its share of them (1.0 is all, 0 while it rests), GPU ids as CUDA takes them."""
+    """Where a replica runs: core ids, GPU ids as CUDA takes them, its share of either (1.0: all, 0 while it rests)."""
 
     cores: tuple[int, ...]
     share: float = 1.0
     gpus: tuple[str, ...] = ()
+
+    @property
+    def core_share(self) -> float:
+        """Its share of a core. Why all of one beside a GPU: a GPU waits for whoever gives it work."""
+        return 1.0 if self.gpus else self.share
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -96,7 +101,7 @@ def spawn(
         try:
             if placement.cores:
                 os.sched_setaffinity(0, placement.cores)
-            nice = nice_of(placement.share)
+            nice = nice_of(placement.core_share)
             os.setpriority(os.PRIO_PROCESS, 0, max(nice, os.getpriority(os.PRIO_PROCESS, 0)))
             if isolation == "thread":
                 leave_network()
@@ -110,7 +115,7 @@ def spawn(
     pid = result[0]
     if isinstance(pid, OSError):
         raise pid
-    _finish(pid, nice_of(placement.share), limits)
+    _finish(pid, nice_of(placement.core_share), limits)
     return pid
 
 

@@ -40,3 +40,8 @@ def test_threads_follow_cores_and_gpus_are_named() -> None:
 @pytest.mark.parametrize(("share", "nice"), [(1.0, 0), (0.8, 1), (0.5, 3), (0.25, 6), (0.0, 19), (2.0, 0)])
 def test_niceness_by_share(share: float, nice: int) -> None:
     assert nice_of(share) == nice
+
+
+def test_a_share_of_a_gpu_is_none_of_a_core() -> None:
+    assert Placement(cores=(0,), share=0.25).core_share == 0.25
+    assert Placement(cores=(), share=0.25, gpus=("0",)).core_share == 1.0
