@@ -9,6 +9,7 @@ Source of the term: B. Beyer et al., Site Reliability Engineering, 2016, chapter
 from __future__ import annotations
 
 import math
+from dataclasses import dataclass
 
 import numpy as np
 
@@ -23,6 +24,18 @@ _REMEMBERED_MINUTES = 60.0  # for the number of pipelines at work
 _SWING_MINUTES = 180.0  # in which what is allowed to be lost moves the price by a factor e
 _LEAST_SWING = 5.0  # lost minutes, for houses with few pipelines
 _MOST = 64.0  # times dearer or cheaper
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Balance:
+    """What a budget has to be remembered by: minutes `left`, the part of minutes that is `allowed` to be lost, how many
+    pipelines are `busy` in a minute, and seconds of a house's life that were counted.
+    """
+
+    left: float = 0.0
+    allowed: float = 0.0
+    busy: float = 0.0
+    age_s: float = 0.0
 
 
 class ErrorBudget:
@@ -42,6 +55,16 @@ class ErrorBudget:
         """How many times as much as usual holding capacity must bring."""
         swing = max(_LEAST_SWING, self._allowed * self._busy * _SWING_MINUTES)
         return math.exp(min(max(self.left / swing, -math.log(_MOST)), math.log(_MOST)))
+
+    @property
+    def balance(self) -> Balance:
+        """As it stands. The minute that has just begun is no part of it."""
+        return Balance(left=self.left, allowed=self._allowed, busy=self._busy, age_s=self._age_s)
+
+    def restore(self, balance: Balance) -> None:
+        """Go on from a balance that was kept: the house's first hour is not waited for again."""
+        self.left, self._allowed, self._busy = balance.left, balance.allowed, balance.busy
+        self._age_s = balance.age_s
 
     def learn(self, came: Floats, late: Floats, elapsed_s: float, promised: float = PROMISED) -> None:
         """Requests [P] that came in the last `elapsed_s` seconds, and those that turned out to be late.

@@ -18,6 +18,7 @@ from headgate.app.learning import Learning
 from headgate.app.plan import build_plan, ensure_models
 from headgate.app.processes import load_applied, log_to_stderr
 from headgate.config import parse_settings
+from headgate.control.budget_record import BudgetRecord
 from headgate.control.fleets.local import LocalFleet
 from headgate.control.journal import StoreJournal
 from headgate.control.node import NodeParts, NodeProcess
@@ -72,6 +73,7 @@ async def _node(settings: Settings) -> None:
     )
     upkeep = _Upkeep(house, settings)
     learning = Learning(house.database, house.clock, load_hardware())
+    record = BudgetRecord(house.database, house.clock)
     node = NodeProcess(
         NodeParts(
             id=house.ids.new(),
@@ -85,9 +87,13 @@ async def _node(settings: Settings) -> None:
             load_plan=_Reload(house, engines),
             down=_stop_house,
             refine=refine_apart if can_refine() else None,
-            chores=(upkeep.run, learning.run, _rotate_logs(house, settings, fleet)),
+            chores=(upkeep.run, learning.run, record.run, _rotate_logs(house, settings, fleet)),
         )
     )
+    budget = node.reconciler.demands.rented.budget
+    if (balance := await asyncio.to_thread(record.load)) is not None:
+        budget.restore(balance)
+    record.watch(budget)
     upkeep.watch(lambda: node.reconciler.demands.names)
     learning.watch(lambda: (node.reconciler.plan, node.reconciler.wakes))
     try:
