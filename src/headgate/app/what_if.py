@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Collection
+from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -11,15 +12,27 @@ from headgate.allocation.profile import Profile
 from headgate.app.opening import Where
 from headgate.core.errors import BadRequest, ConfigError, ModelNotFound, ModelRefused
 from headgate.evaluation.traces import Trace
-from headgate.evaluation.what_if import Terms
+from headgate.evaluation.what_if import Rent, Terms
 
 if TYPE_CHECKING:
     from headgate.config import Settings
     from headgate.control.settings import PoolSettings
 
 
-def load_terms(where: Where, trace: Trace) -> tuple[dict[str, Terms], dict[str, float], Path] | None:
-    """Terms by pipeline of the trace, devices by pool, and the file that says so.
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Known:
+    """What the file at `path` says: terms by pipeline of the trace; by pool its devices, and what it costs where it is
+    paid for by use.
+    """
+
+    terms: dict[str, Terms]
+    devices: dict[str, float]
+    rents: dict[str, Rent]
+    path: Path
+
+
+def load_terms(where: Where, trace: Trace) -> Known | None:
+    """What headgate.yaml says of the trace's pipelines.
 
     None when no file was named and the one here does not know every pipeline of the trace. Raises ConfigError, and
     BadRequest when a named file lacks one.
@@ -40,7 +53,12 @@ def load_terms(where: Where, trace: Trace) -> tuple[dict[str, Terms], dict[str, 
     profiles = _load_profiles(where, settings, {settings.pipelines[name].model[0] for name in names})
     terms = {name: _terms(settings, name, profiles.get(settings.pipelines[name].model[0], Profile())) for name in names}
     pools = sorted({one.pool for one in terms.values()})
-    return terms, {name: _devices(settings.pools[name]) for name in pools}, path
+    return Known(
+        terms=terms,
+        devices={name: _devices(settings.pools[name]) for name in pools},
+        rents={name: _rent(settings, settings.pools[name]) for name in pools if settings.pools[name].elastic},
+        path=path,
+    )
 
 
 def _load_profiles(where: Where, settings: Settings, models: Collection[str]) -> dict[str, Profile]:
@@ -86,6 +104,11 @@ def _terms(settings: Settings, name: str, profile: Profile) -> Terms:
         prefill_tokens_per_s=profile.prefill_tokens_per_s,
         decode_tokens_per_s=next((speed for count, speed in profile.decode_tokens_per_s if count == 1), None),
     )
+
+
+def _rent(settings: Settings, pool: PoolSettings) -> Rent:
+    control = settings.control
+    return Rent(price_per_hour=pool.price_per_hour, money=control.money, promised=control.slo_minutes)
 
 
 def _devices(pool: PoolSettings) -> float:

@@ -16,9 +16,13 @@ from headgate.core.errors import BadRequest
 if TYPE_CHECKING:
     from headgate.evaluation.simulation import Outcome, PolicyName
     from headgate.evaluation.traces import Trace
-    from headgate.evaluation.what_if import Case, Terms
+    from headgate.evaluation.what_if import Case, Rent, Terms
 
 _MOST_ROWS = 30
+_COLUMNS = (
+    ">late", ">of all requests", ">dropped", ">latency p95", ">wait p95", ">wait p99", ">device-hours", ">moves/h",
+)  # fmt: skip
+_RENTED_COLUMNS = (">minutes kept", ">money")
 _WORK, _TIME, _WHAT_IF = "What a request takes", "Which part of the trace", "What if"
 
 
@@ -26,6 +30,10 @@ def simulate(
     trace: Annotated[Path, typer.Option("--trace", "-t", help="The trace: CSV or JSONL, may be gzipped (.gz).")],
     pools: Annotated[
         list[str] | None, typer.Option("--pools", help="Devices there are, such as cpu=8. Left out: as many as suit.")
+    ] = None,
+    rent: Annotated[
+        list[str] | None,
+        typer.Option(help="Pools paid for by use: NAME=money for a device's hour. 0: it is there anyway."),
     ] = None,
     policy: Annotated[
         str, typer.Option(help="Who is played: headgate, equal, proportional, static (the best split in hindsight).")
@@ -57,6 +65,10 @@ def simulate(
     ] = None,
     answer: Annotated[
         str | None, typer.Option(help="On time: the whole answer within this.", rich_help_panel=_WHAT_IF)
+    ] = None,
+    slo_minutes: Annotated[
+        float | None,
+        typer.Option(help="Part of the minutes to keep on time where it is paid by use.", rich_help_panel=_WHAT_IF),
     ] = None,
     start: Annotated[
         str | None, typer.Option(help="From asking for a replica to its serving.", rich_help_panel=_WHAT_IF)
@@ -90,7 +102,7 @@ def simulate(
     from headgate.evaluation.what_if import Terms, build_cases
 
     policies = _policies(policy)
-    devices = read_pairs(pools, "pools")
+    devices, prices = read_pairs(pools, "pools"), read_pairs(rent, "rent")
     changes: dict[str, Any] = {
         "seconds": read_duration(seconds, "seconds"),
         "prefill_tokens_per_s": prefill,
@@ -114,10 +126,11 @@ def simulate(
         told = load_trace(trace, reading)
     told = told.between(read_duration(begin, "from") or 0.0, reading.until_s).times(times, seed)
     known = load_terms(Where(config=config), told)
-    terms, there, source = known or ({one.pipeline: Terms() for one in told.streams}, {}, None)
-    cases = build_cases(told, _change(terms, changes, own), there | devices)
-    if source is not None and not as_json:
-        note(f"pipelines and pools as {source} says")
+    terms = known.terms if known else {one.pipeline: Terms() for one in told.streams}
+    rents = _change_rents(known.rents if known else {}, prices, slo_minutes)
+    cases = build_cases(told, _change(terms, changes, own), (known.devices if known else {}) | devices, rents)
+    if known is not None and not as_json:
+        note(f"pipelines and pools as {known.path} says")
     outcomes: list[list[Outcome]] = []
     with err.status("") as status:
         for case in cases:
@@ -166,6 +179,27 @@ def _change(terms: dict[str, Terms], changes: dict[str, Any], own: dict[str, dic
     return changed
 
 
+def _change_rents(rents: dict[str, Rent], prices: dict[str, float], slo_minutes: float | None) -> dict[str, Rent]:
+    """What pools cost that are paid for by use, as the options say."""
+    from headgate.evaluation.what_if import Rent
+
+    for name, price in prices.items():
+        known = rents.get(name, Rent(price_per_hour=price))
+        rents = rents | {name: replace(known, price_per_hour=price)}
+    if slo_minutes is None:
+        return rents
+    if not 0.0 < slo_minutes < 1.0:
+        raise BadRequest(
+            f"--slo-minutes: {slo_minutes:g} is no part between 0 and 1, such as 0.99.", param="slo-minutes"
+        )
+    if not any(one.price_per_hour for one in rents.values()):
+        raise BadRequest(
+            "--slo-minutes: no pool is paid for by use; name one with --rent, such as --rent cpu=0.05.",
+            param="slo-minutes",
+        )
+    return {name: replace(one, promised=slo_minutes) for name, one in rents.items()}
+
+
 def _write(path: Path, trace: Trace, cases: Sequence[Case], outcomes: Sequence[Sequence[Outcome]]) -> None:
     from headgate.evaluation.report import write_report
 
@@ -176,27 +210,16 @@ def _write(path: Path, trace: Trace, cases: Sequence[Case], outcomes: Sequence[S
 
 
 def _show(trace: Trace, cases: Sequence[Case], outcomes: Sequence[Sequence[Outcome]], html: Path | None) -> None:
-    from headgate.evaluation.report import tell_part, tell_seconds
+    from headgate.evaluation.report import tell_outcome
     from headgate.evaluation.report_charts import tell_time
-    from headgate.evaluation.simulation import POLICIES
 
     span = tell_time(trace.span_s)
     out.print(f"{trace.name}: {trace.requests:,} requests, {len(trace.streams)} pipelines, {span}", markup=False)
     for case, found in zip(cases, outcomes, strict=True):
-        table = make_table(
-            "policy", ">late", ">of all requests", ">dropped", ">latency p95", ">wait p95", ">wait p99",
-            ">device-hours", ">moves/h", title=f"Pool {case.pool}, {case.budget * case.unit:g} devices",
-        )  # fmt: skip
+        title = f"Pool {case.pool}, {case.budget * case.unit:g} devices" + (", paid for by use" if case.rent else "")
+        table = make_table("policy", *_COLUMNS, *(_RENTED_COLUMNS if case.rent else ()), title=title)
         for one in found:
-            table.add_row(
-                POLICIES[one.policy],
-                tell_part(one.late),
-                tell_part(one.late_requests),
-                f"{one.dropped:,}",
-                *(tell_seconds(value) for value in (one.latency.p95, one.wait.p95, one.wait.p99)),
-                f"{one.device_hours:.4g}",
-                f"{one.moves_per_hour:.3g}",
-            )
+            table.add_row(*tell_outcome(one))
         out.print("", table, "", _pipelines(found), "")
         for text in (*case.notes, *trace.notes):
             note(f"  {text}")
@@ -245,6 +268,8 @@ def _plain(trace: Trace, cases: Sequence[Case], outcomes: Sequence[Sequence[Outc
                 "pool": case.pool,
                 "devices": case.budget * case.unit,
                 "start_s": case.start_s,
+                "price_per_hour": case.rent.price_per_hour if case.rent else None,
+                "slo_minutes": case.rent.promised if case.rent else None,
                 "assumed": case.notes,
                 "policies": {one.policy: _plain_outcome(one) for one in found},
             }

@@ -63,6 +63,21 @@ def tell_seconds(seconds: float | None) -> str:
     return f"{seconds * 1e3:.0f} ms" if seconds < 1.0 else f"{seconds:.3g} s"
 
 
+def tell_outcome(one: Outcome) -> tuple[str, ...]:
+    """What became of a case under a policy, column by column; two more where it was paid for by use."""
+    rented = () if one.money is None else (f"{100 * one.slo_minutes:.2f} %", f"{one.money:.4g}")
+    return (
+        POLICIES[one.policy],
+        tell_part(one.late),
+        tell_part(one.late_requests),
+        f"{one.dropped:,}",
+        *(tell_seconds(value) for value in (one.latency.p95, one.wait.p95, one.wait.p99)),
+        f"{one.device_hours:.4g}",
+        f"{one.moves_per_hour:.3g}",
+        *rented,
+    )
+
+
 def _case(key: str, case: Case, found: Sequence[Outcome]) -> str:
     names = [one.name for one in case.served]
     devices = case.budget * case.unit
@@ -112,21 +127,8 @@ def _summary(found: Sequence[Outcome]) -> str:
         "policy", "late, mean of pipelines", "late, of all requests", "dropped", "latency p95", "wait p95", "wait p99",
         "device-hours", "moves per hour",
     )  # fmt: skip
-    rows = [
-        (
-            POLICIES[one.policy],
-            tell_part(one.late),
-            tell_part(one.late_requests),
-            f"{one.dropped:,}",
-            tell_seconds(one.latency.p95),
-            tell_seconds(one.wait.p95),
-            tell_seconds(one.wait.p99),
-            f"{one.device_hours:.4g}",
-            f"{one.moves_per_hour:.3g}",
-        )
-        for one in found
-    ]
-    return _table(head, rows)
+    rented = ("minutes kept", "money") if found[0].money is not None else ()
+    return _table((*head, *rented), [tell_outcome(one) for one in found])
 
 
 def _pipelines(found: Sequence[Outcome]) -> str:

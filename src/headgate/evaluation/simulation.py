@@ -13,6 +13,8 @@ from typing import TYPE_CHECKING, Literal, Protocol
 import numpy as np
 
 from headgate.allocation.arrays import Floats, Ints
+from headgate.allocation.punctuality import Service
+from headgate.allocation.settings import DEFAULTS
 from headgate.core.errors import ConfigError
 from headgate.evaluation.what_if import Case, Served
 
@@ -70,19 +72,23 @@ class PipelineOutcome:
 class Outcome:
     """What became of a case under one policy.
 
-    `late` is the mean over pipelines by weight, `late_requests` the part of all requests. `device_hours` is what its
-    replicas held, `moves_per_hour` counts starts and releases. Courses are by bucket of `bucket_s` seconds: `replicas`
-    [bucket, pipeline] that served or started, `late_course` [bucket] the part late of what came in it (NaN: nothing).
+    `late` is the mean over pipelines by weight, `late_requests` the part of all requests, `slo_minutes` the part of
+    pipelines' minutes with requests in which no more than 1 % of them was late. `device_hours` is what its replicas
+    held, `money` what they cost where they are paid for by use, `moves_per_hour` counts starts and releases. Courses
+    are by bucket of `bucket_s` seconds: `replicas` [bucket, pipeline] that served or started, `late_course` [bucket]
+    the part late of what came in it (NaN: nothing).
     """
 
     policy: PolicyName
     pipelines: tuple[PipelineOutcome, ...]
     late: float
     late_requests: float
+    slo_minutes: float
     dropped: int
     latency: Percentiles
     wait: Percentiles
     device_hours: float
+    money: float | None
     moves_per_hour: float
     gap_p99: float | None
     bucket_s: float
@@ -130,7 +136,8 @@ def _play(case: Case, name: PolicyName) -> Outcome:
     most = sum(one.cap for one in case.served)
     # Where replicas differ in size, the budget is kept by _Asked; the simulator counts replicas.
     even = all(one.units == 1 for one in case.served)
-    look_s = _LOOK_S if not even or any(one.floor == 0 for one in case.served) else _CALM_LOOK_S
+    calm = even and case.rent is None and all(one.floor > 0 for one in case.served)
+    look_s = _CALM_LOOK_S if calm else _LOOK_S
     rules = Rules(budget=case.budget if even else most, start_s=case.start_s, decide_s=look_s)
     world = World(
         [discipline(one) for one in case.served],
@@ -146,43 +153,43 @@ def _play(case: Case, name: PolicyName) -> Outcome:
 
 
 def _make(case: Case, name: PolicyName) -> _Chooser:
-    from headgate.evaluation.splits import Fixed, Proportional, best_fixed, share_equally
+    from headgate.evaluation.splits import Fixed, Proportional, best_fixed, fewest_fixed, share_equally
 
     if name == "headgate":
         return _Piloted(case)
     if name == "proportional":
         return Proportional(case)
-    return Fixed(share_equally(case) if name == "equal" else best_fixed(case))
+    if name == "equal":
+        return Fixed(share_equally(case))
+    return Fixed(best_fixed(case) if case.rent is None else fewest_fixed(case, case.rent.promised))
 
 
 class _Piloted:
-    """The product's own policy, which begins with equal shares: nothing is known yet."""
+    """The product's own policy. It begins with equal shares, or with floors where it pays by use: nothing is known."""
 
     def __init__(self, case: Case) -> None:
-        from headgate.allocation.punctuality import Service
         from headgate.allocation.simulator.pilot import Charge, Pilot
         from headgate.allocation.simulator.run import Rules
+        from headgate.allocation.simulator.tenant import LOOK_S, Tenant
         from headgate.evaluation.splits import share_equally
 
-        def charge(one: Served) -> Charge:
-            mean = float(one.work.mean())
-            points = (np.arange(_SLACK_POINTS) + 0.5) / _SLACK_POINTS
-            slack = np.quantile(one.slack, points).round(4).tolist()
-            service = Service(
-                mean_s=mean,
-                variation=float(one.work.var()) / mean**2,
-                slots=one.slots,
-                slow=one.slow,
-                slack=tuple((1.0 / _SLACK_POINTS, seconds) for seconds in slack),
+        services = [_describe(one) for one in case.served]
+        rules, settings, keeper = Rules(budget=case.budget, start_s=case.start_s), DEFAULTS, None
+        price = 0.0 if case.rent is None else case.rent.price_per_hour
+        if case.rent is not None:
+            settings = replace(DEFAULTS, money=case.rent.money, slo_minutes=case.rent.promised)
+            shares, slack = [one.units * case.unit for one in case.served], [one.slack for one in case.served]
+            keeper = Tenant(services, shares, slack, case.start_s, price, settings)
+        charges = [
+            Charge(
+                service=service, weight=one.weight, floor=one.floor, cap=one.cap, rank=one.rank, units=one.units,
+                cost=settings.money * price * one.units * case.unit,
             )
-            return Charge(
-                service=service, weight=one.weight, floor=one.floor, cap=one.cap, rank=one.rank, units=one.units
-            )
-
-        rules = Rules(budget=case.budget, start_s=case.start_s)
-        self._pilot = Pilot([charge(one) for one in case.served], rules)
-        self.decide_s = self._pilot.decide_s
-        self.first = share_equally(case)
+            for one, service in zip(case.served, services, strict=True)
+        ]  # fmt: skip
+        self._pilot = Pilot(charges, rules, settings, keeper)
+        self.decide_s = self._pilot.decide_s if keeper is None else LOOK_S
+        self.first = share_equally(case) if keeper is None else np.array([one.floor for one in case.served], np.int64)
 
     @property
     def gaps(self) -> list[float]:
@@ -192,6 +199,20 @@ class _Piloted:
     def decide(self, view: View) -> Ints:
         """The replicas of each pipeline."""
         return self._pilot.decide(view)
+
+
+def _describe(one: Served) -> Service:
+    """How a replica serves, as the whole trace tells it."""
+    mean = float(one.work.mean())
+    points = (np.arange(_SLACK_POINTS) + 0.5) / _SLACK_POINTS
+    slack = np.quantile(one.slack, points).round(4).tolist()
+    return Service(
+        mean_s=mean,
+        variation=float(one.work.var()) / mean**2,
+        slots=one.slots,
+        slow=one.slow,
+        slack=tuple((1.0 / _SLACK_POINTS, seconds) for seconds in slack),
+    )
 
 
 class _Asked:
@@ -258,7 +279,7 @@ class _Asked:
 def _sum_up(
     case: Case, name: PolicyName, world: World, asked: _Asked, moves_per_hour: float, gaps: Sequence[float]
 ) -> Outcome:
-    from headgate.evaluation.splits import late
+    from headgate.evaluation.splits import count_minutes, late
 
     courses = asked.courses()
     lates = [late(one, world.requests_of(number)[1]) for number, one in enumerate(case.served)]
@@ -273,15 +294,19 @@ def _sum_up(
         for one, which in zip(case.served, lates, strict=True)
     )
     weights = np.array([one.weight for one in case.served])
+    within, busy = np.sum([count_minutes(*each) for each in zip(case.served, lates, strict=True)], axis=0).tolist()
+    device_hours = asked.unit_s * case.unit / 3600.0
     return Outcome(
         policy=name,
         pipelines=pipelines,
         late=float(np.array([one.late for one in pipelines]) @ weights / weights.sum()),
         late_requests=float(np.concatenate(lates).mean()),
+        slo_minutes=within / busy,
         dropped=sum(one.dropped for one in pipelines),
         latency=_percentiles(world.latency),
         wait=_percentiles(np.concatenate(waits)),
-        device_hours=asked.unit_s * case.unit / 3600.0,
+        device_hours=device_hours,
+        money=None if case.rent is None else device_hours * case.rent.price_per_hour,
         moves_per_hour=moves_per_hour,
         gap_p99=float(np.percentile(gaps, 99)) if gaps else None,
         bucket_s=case.span_s / BUCKETS,

@@ -8,6 +8,7 @@ from __future__ import annotations
 import numpy as np
 
 from headgate.allocation.arrays import Floats, Ints
+from headgate.allocation.keep_alive import LATE_PART, MINUTE_S
 from headgate.allocation.simulator import kernel
 from headgate.allocation.simulator.run import View
 from headgate.allocation.simulator.world import Discipline, Requests, World
@@ -28,6 +29,14 @@ def discipline(one: Served) -> Discipline:
 def late(one: Served, latency: Floats) -> np.ndarray:
     """Which requests were late [request]: dropped and unanswered ones are."""
     return ~(latency - one.work <= one.slack + 1e-9)
+
+
+def count_minutes(one: Served, missed: np.ndarray) -> tuple[int, int]:
+    """Minutes within the SLO, and all those with requests; `missed` [request] says which were late."""
+    minute = (one.at / MINUTE_S).astype(np.int64)
+    came = np.bincount(minute)
+    lost = np.bincount(minute, missed.astype(np.float64))
+    return int(np.count_nonzero((came > 0) & (lost <= LATE_PART * came))), int(np.count_nonzero(came))
 
 
 class Fixed:
@@ -131,18 +140,49 @@ def best_fixed(case: Case) -> Ints:
     return _fill(case, np.array(counts[::-1], np.int64), np.array([one.load / one.units for one in case.served]))
 
 
+def fewest_fixed(case: Case, promised: float) -> Ints:
+    """The fewest replicas of each pipeline that, were they never changed, keep the `promised` part of its minutes.
+
+    As many minutes as with its cap where that is less; the best split where all of them do not fit at once.
+    """
+    counts: list[int] = []
+    for one in case.served:
+
+        def kept(count: int, one: Served = one) -> float:
+            within, busy = count_minutes(one, play_alone(one, count, case.span_s))
+            return within / max(busy, 1)
+
+        wanted = min(promised, kept(one.cap))
+        low, high = max(one.floor, 1), max(one.cap, 1)
+        while low < high:
+            middle = (low + high) // 2
+            low, high = (low, middle) if kept(middle) >= wanted else (middle + 1, high)
+        counts.append(low)
+    fitting = sum(one.units * count for one, count in zip(case.served, counts, strict=True)) <= case.budget
+    return np.array(counts, np.int64) if fitting else best_fixed(case)
+
+
 def late_by_replicas(one: Served, span_s: float) -> Floats:
     """The part of a pipeline's requests that is late with 0, 1, ... cap replicas that are there all the time."""
     parts = np.ones(one.cap + 1)
     tried = _numbers(one.cap)
     for count in tried:
-        parts[count] = _play_alone(one, count, span_s)
+        parts[count] = float(np.mean(play_alone(one, count, span_s)))
         if parts[count] <= float(np.mean(one.slack < 0.0)) + 1e-12:
             parts[count:] = parts[count]
             tried = [number for number in tried if number <= count] + [one.cap]
             break
     known = [0, *tried]
     return np.interp(np.arange(one.cap + 1), known, parts[known])
+
+
+def play_alone(one: Served, replicas: int, span_s: float) -> np.ndarray:
+    """Which requests are late [request] with so many replicas that are there all the time."""
+    world = World([discipline(one)], [Requests(at=one.at, work=one.work)], replicas, turns=False)
+    for _ in range(replicas):
+        world.start(0, 0.0)
+    world.advance(span_s + DRAIN_S)
+    return late(one, world.latency)
 
 
 def _numbers(cap: int) -> list[int]:
@@ -152,11 +192,3 @@ def _numbers(cap: int) -> list[int]:
         numbers.append(count)
         count += max(1, count // 8) if count >= _FINE else 1
     return [*numbers, cap]
-
-
-def _play_alone(one: Served, replicas: int, span_s: float) -> float:
-    world = World([discipline(one)], [Requests(at=one.at, work=one.work)], replicas, turns=False)
-    for _ in range(replicas):
-        world.start(0, 0.0)
-    world.advance(span_s + DRAIN_S)
-    return float(np.mean(late(one, world.latency)))

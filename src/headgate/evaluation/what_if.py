@@ -13,6 +13,8 @@ from dataclasses import dataclass, field, replace
 import numpy as np
 
 from headgate.allocation.arrays import Floats
+from headgate.allocation.error_budget import PROMISED
+from headgate.allocation.settings import DEFAULTS
 from headgate.core.errors import BadRequest
 from headgate.evaluation.traces import Stream, Trace
 
@@ -25,6 +27,7 @@ BATCHING = 0.6
 """What is assumed where nothing is known: a model of 1 to 3 billion parameters on a few cores, and what people bear."""
 
 _ENOUGH = 0.8  # how busy capacity is in its busier minutes, where the simulation chooses how much there is
+_RENTED_ROOM = 2.0  # where it chooses for who pays by use: so many times what the busiest minute takes
 _LEAST_WORK_S = 1e-4
 _QUANTA = 1000  # replicas' shares of a device are told in thousandths
 
@@ -57,6 +60,19 @@ class Terms:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class Rent:
+    """What a pool costs that is paid for by use: money for an hour of a device that is held. At 0 it is as fixed ones.
+
+    `money` is the utility that one unit of money an hour must bring at the begin, `promised` the part of minutes that
+    shall be within the SLO: see allocation.settings.TargetSettings.
+    """
+
+    price_per_hour: float
+    money: float = DEFAULTS.money
+    promised: float = PROMISED
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class Served:
     """One pipeline as it is played. [request]: when each comes, its seconds of work alone on a replica, and the seconds
     that it may lose by waiting and still be on time. A replica takes `units` of the case's capacity.
@@ -84,7 +100,8 @@ class Served:
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Case:
     """One pool and the pipelines on it. There are `budget` units of `unit` devices each; a replica serves `start_s`
-    after it was asked for. The trace lasts `span_s`. `notes` tell what was assumed.
+    after it was asked for. The trace lasts `span_s`. With a `rent` only what is held is paid for. `notes` tell what was
+    assumed.
     """
 
     pool: str
@@ -93,25 +110,30 @@ class Case:
     unit: float
     start_s: float
     span_s: float
+    rent: Rent | None = None
     notes: tuple[str, ...] = ()
 
 
-def build_cases(trace: Trace, terms: Mapping[str, Terms], devices: Mapping[str, float]) -> list[Case]:
+def build_cases(
+    trace: Trace, terms: Mapping[str, Terms], devices: Mapping[str, float], rents: Mapping[str, Rent] | None = None
+) -> list[Case]:
     """A case for each pool on which a pipeline of the trace runs. `terms` has each of its pipelines.
 
-    `devices` are those of each pool; a pool that is not named gets as many as keep it 80 % busy in its busier minutes.
-    Raises BadRequest.
+    `devices` are those of each pool; a pool that is not named gets as many as keep it 80 % busy in its busier minutes,
+    or more where it is paid for by use, as `rents` says. Raises BadRequest.
     """
+    rents = rents or {}
     pools = sorted({terms[one.pipeline].pool for one in trace.streams})
-    if unknown := sorted(set(devices) - set(pools)):
-        raise BadRequest(
-            f"No pipeline of the trace runs on pool {', '.join(unknown)}; the pools are: {', '.join(pools)}.",
-            param="pools",
-        )
-    return [_build_case(trace, pool, terms, devices.get(pool)) for pool in pools]
+    for param, named in (("pools", devices), ("rent", rents)):
+        if unknown := sorted(set(named) - set(pools)):
+            raise BadRequest(
+                f"No pipeline of the trace runs on pool {', '.join(unknown)}; the pools are: {', '.join(pools)}.",
+                param=param,
+            )
+    return [_build_case(trace, pool, terms, devices.get(pool), rents.get(pool)) for pool in pools]
 
 
-def _build_case(trace: Trace, pool: str, terms: Mapping[str, Terms], devices: float | None) -> Case:
+def _build_case(trace: Trace, pool: str, terms: Mapping[str, Terms], devices: float | None, rent: Rent | None) -> Case:
     streams = [one for one in trace.streams if terms[one.pipeline].pool == pool]
     mine = [terms[one.pipeline] for one in streams]
     shares = [max(1, round(one.share * _QUANTA)) for one in mine]
@@ -122,9 +144,11 @@ def _build_case(trace: Trace, pool: str, terms: Mapping[str, Terms], devices: fl
         _build_served(stream, told, share // quantum, assumed)
         for stream, told, share in zip(streams, mine, shares, strict=True)
     ]
-    budget = _enough(played, trace.span_s) if devices is None else int(devices / unit + 1e-9)
+    free = rent is not None and not rent.price_per_hour
+    rent = None if free else rent
+    budget = _enough(played, trace.span_s, rent) if devices is None else int(devices / unit + 1e-9)
     _check_budget(pool, played, mine, budget, unit)
-    kept = 1 if sum(one.units for one in played) <= budget else 0
+    kept = 1 if rent is None and sum(one.units for one in played) <= budget else 0
     played = [
         replace(
             one,
@@ -134,12 +158,13 @@ def _build_case(trace: Trace, pool: str, terms: Mapping[str, Terms], devices: fl
         for one, told in zip(played, mine, strict=True)
     ]
     starts = [START_S if one.start_s is None else one.start_s for one in mine]
-    facts = [
-        f"{budget * unit:g} devices" + ("" if devices else f", {_ENOUGH:.0%} busy in the busier minutes (--pools)"),
-        f"a new replica serves {max(starts):g} s after it was asked for (--start)",
-    ]
+    facts = _tell_capacity(budget * unit, rent, chosen=devices is None)
+    if free:
+        facts.append("paid for by use at no price: Headgate gives it out as what is there anyway (--rent)")
+    facts.append(f"a new replica serves {max(starts):g} s after it was asked for (--start)")
     if any(one.floor is None for one in mine):
-        facts.append("each pipeline keeps one replica" if kept else "pipelines may sleep: not all fit at once")
+        sleeps = "pipelines may sleep: " + ("not all fit at once" if rent is None else "what is not held costs nothing")
+        facts.append("each pipeline keeps one replica" if kept else sleeps)
     told = [text if count == len(played) else f"{count} pipelines: {text}" for text, count in assumed.items()]
     return Case(
         pool=pool,
@@ -148,8 +173,23 @@ def _build_case(trace: Trace, pool: str, terms: Mapping[str, Terms], devices: fl
         unit=unit,
         start_s=max(starts),
         span_s=trace.span_s,
+        rent=rent,
         notes=(*facts, *told),
     )
+
+
+def _tell_capacity(devices: float, rent: Rent | None, *, chosen: bool) -> list[str]:
+    if rent is None:
+        return [f"{devices:g} devices" + (f", {_ENOUGH:.0%} busy in the busier minutes (--pools)" if chosen else "")]
+    busiest = f", {_RENTED_ROOM:g} times what the busiest minute takes (--pools)"
+    return [
+        f"at most {devices:g} devices" + (busiest if chosen else ""),
+        f"paid for by use: {rent.price_per_hour:g} for an hour of a device that is held, from when it is asked for "
+        "(--rent); shares of all devices and splits hold theirs all the time",
+        f"Headgate keeps as much as it takes for {rent.promised:.4g} of the minutes with requests to have no more than "
+        "1 % of them late (--slo-minutes); what a house's first hour loses is not counted by it, but is here",
+        "the best static split is the fewest replicas of each pipeline that would have kept that, known beforehand",
+    ]
 
 
 def _check_budget(pool: str, played: Sequence[Served], terms: Sequence[Terms], budget: int, unit: float) -> None:
@@ -233,12 +273,17 @@ def _reckon_slack(stream: Stream, terms: Terms, work: Floats, assumed: Counter[s
     return slack
 
 
-def _enough(played: Sequence[Served], span_s: float) -> int:
-    """Units that are 80 % busy in the busiest twentieth of the minutes, or all of one pipeline each up to 16."""
+def _enough(played: Sequence[Served], span_s: float, rent: Rent | None) -> int:
+    """Units that are 80 % busy in the busiest twentieth of the minutes, or all of one pipeline each up to 16.
+
+    What is not held costs nothing where capacity is paid for by use: there twice what the busiest minute takes.
+    """
     minutes = max(1, math.ceil(span_s / 60.0))
     busy = np.zeros(minutes)
     for one in played:
         place = np.minimum((one.at / 60.0).astype(np.int64), minutes - 1)
         busy += np.bincount(place, one.work, minutes) * (one.load / max(float(one.work.sum()), 1e-9)) / 60.0
-    first = sorted((one.units for one in played), reverse=True)[:16]
-    return max(math.ceil(float(np.percentile(busy, 95)) / _ENOUGH), sum(first))
+    first = sum(sorted((one.units for one in played), reverse=True)[:16])
+    if rent is not None:
+        return max(math.ceil(_RENTED_ROOM * float(busy.max())), first)
+    return max(math.ceil(float(np.percentile(busy, 95)) / _ENOUGH), first)

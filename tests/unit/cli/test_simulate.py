@@ -112,9 +112,39 @@ def test_pipelines_and_pools_come_from_the_configuration(trace: Path, tmp_path: 
     assert result.exit_code == exits.BAD_INPUT and "has no pipeline b" in result.stderr
 
 
+def test_a_pool_that_is_paid_for_by_use_is_played_so(trace: Path, tmp_path: Path) -> None:
+    base = ("simulate", "--trace", str(trace), "--policy", "headgate,static", "--start", "1s", "--first-token", "2s")
+    (pool,) = told(*base, "--rent", "cpu=1.5", "--slo-minutes", "0.9")["pools"]
+    assert (pool["price_per_hour"], pool["slo_minutes"]) == (1.5, 0.9)
+    ours, static = pool["policies"]["headgate"], pool["policies"]["static"]
+    assert ours["money"] == pytest.approx(1.5 * ours["device_hours"]) and ours["money"] < static["money"]
+    html = tmp_path / "r.html"
+    shown = call(*base, "--rent", "cpu=1.5", "--html", str(html))
+    assert "minutes kept" in shown.stdout and "paid for by use" in shown.stdout
+    assert "minutes kept" in html.read_text()
+    (fixed,) = told(*base)["pools"]
+    assert fixed["price_per_hour"] is None and fixed["policies"]["headgate"]["money"] is None
+    config = tmp_path / "headgate.yaml"
+    config.write_text(
+        "pools: {cpu: {cores: [0, 1, 2, 3], elastic: true, price_per_hour: 2.5}}\ncontrol: {slo_minutes: 0.95}\n"
+        "models: {m: {source: 'fake:seed=1', slots: 1}}\npipelines: {a: {model: m}, b: {model: m}}\n"
+    )
+    (pool,) = told(*base)["pools"]
+    assert (pool["price_per_hour"], pool["slo_minutes"], pool["devices"]) == (2.5, 0.95, 4.0)
+    (owned,) = told(*base, "--rent", "cpu=0")["pools"]
+    assert owned["price_per_hour"] is None and any("at no price" in text for text in owned["assumed"])
+    (dearer,) = told(*base, "--rent", "cpu=5")["pools"]
+    assert (dearer["price_per_hour"], dearer["slo_minutes"]) == (5.0, 0.95)
+
+
 @pytest.mark.parametrize(
     ("words", "what"),
     [
+        (["--rent", "gpu=1"], "No pipeline of the trace runs on pool gpu"),
+        (["--rent", "cpu=-1"], "--rent: 'cpu=-1' is not NAME=NUMBER"),
+        (["--slo-minutes", "0.9"], "--slo-minutes: no pool is paid for by use; name one with --rent"),
+        (["--slo-minutes", "0.9", "--rent", "cpu=0"], "no pool is paid for by use"),
+        (["--slo-minutes", "99", "--rent", "cpu=1"], "99 is no part between 0 and 1"),
         (["--policy", "best"], "take of headgate, equal"),
         (["--pools", "cpu"], "such as cpu=8"),
         (["--pools", "gpu=1"], "No pipeline of the trace runs on pool gpu"),

@@ -25,6 +25,9 @@ from headgate.allocation.targets import Option, Want, choose_targets
 _TOLD = 100.0  # requests that what was told of a service counts for
 _REMEMBERED = 2000.0  # requests that what was seen of it counts for, at most
 _STEPS = 6.0  # to a doubling, by which services are corrected: chance alone must not make them change
+_KEPT_WORTH = (
+    0.72  # of a pipeline's weight: the least that the last replica worth keeping brings (targets.value_curves)
+)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -56,14 +59,32 @@ class Foresight(Protocol):
         ...
 
 
+class Keeper(Protocol):
+    """Who says how many replicas are worth keeping alive where capacity is paid for by use: see tenant.Tenant."""
+
+    def keep(self, view: View) -> Ints:
+        """The replicas of each pipeline."""
+        ...
+
+
 class Pilot:
     """Equal marginal utility over forecast quantiles, decided anew each time it is asked."""
 
-    def __init__(self, charges: Sequence[Charge], rules: Rules, settings: TargetSettings = DEFAULTS) -> None:
-        """One charge for each pipeline of the world; `rules` tell how many replicas there may be and how they start."""
+    def __init__(
+        self, charges: Sequence[Charge], rules: Rules, settings: TargetSettings = DEFAULTS,
+        keeper: Keeper | None = None,
+    ) -> None:  # fmt: skip
+        """One charge for each pipeline of the world; `rules` tell how many replicas there may be and how they start.
+
+        With a `keeper` capacity is paid for by use: nobody gets more than it says, and all get that while it suffices.
+        """
         self._charges = charges
         self._rules = rules
         self._settings = settings
+        self._keeper = keeper
+        self._kept: Ints | None = None  # within floors and caps
+        self._floors = np.array([charge.floor for charge in charges], np.int64)
+        self._caps = np.array([rules.budget if charge.cap is None else charge.cap for charge in charges], np.int64)
         self.forecasts: Foresight = Forecasts(settings.forecast)
         """Another may take its place before the first decision."""
         self._names = [f"{number:05}" for number in range(len(charges))]
@@ -82,13 +103,36 @@ class Pilot:
         self.forecasts.learn(came, view.now - self._before)
         self._before = view.now
         self._service_times.add(view.seen[:, kernel.BUSY_S], view.seen[:, kernel.SETTLED])
+        self._kept = None if self._keeper is None else np.clip(self._keeper.keep(view), self._floors, self._caps)
         there = view.serving + view.starting
         inside = view.queued + view.in_flight
-        wants = [self._want(number, int(there[number]), float(inside[number])) for number in range(len(self._charges))]
+        if (plenty := self._find_plenty(view.budget)) is not None:
+            return plenty
+        some = self._find_members()
+        wants = [self._want(number, int(there[number]), float(inside[number])) for number in some.tolist()]
         solution = choose_targets(wants, [view.budget], self._prices, self._settings)
         self._prices = solution.prices
         self.gaps.append(solution.gap)
-        return self._spend_idle(solution.counts, there, view.budget)
+        if self._keeper is None:
+            return self._spend_idle(solution.counts, there, view.budget)
+        counts = np.zeros(len(self._charges), np.int64)
+        counts[some] = solution.counts  # what lies idle costs nothing, and is left so
+        return counts
+
+    def _find_members(self) -> Ints:
+        """Pipelines that have a say: all, but for those of which nothing is worth keeping."""
+        return np.arange(len(self._charges)) if self._kept is None else np.flatnonzero(self._kept)
+
+    def _find_plenty(self, budget: int) -> Ints | None:
+        """What is worth keeping where all of it fits: the solver would say no more, and takes a hundred times as long.
+
+        None where it does not fit, or where one could cost more than a replica that is kept is worth at least.
+        """
+        if self._kept is None:
+            return None
+        used = sum(one.units * int(count) for one, count in zip(self._charges, self._kept, strict=True))
+        cheap = all(one.cost + self._start_cost < _KEPT_WORTH * one.weight for one in self._charges)
+        return self._kept if not used or (cheap and used <= budget) else None
 
     def _spend_idle(self, counts: Ints, there: Ints, budget: int) -> Ints:
         """`counts` with what would lie idle left where it is, and else given to whoever has least.
@@ -123,9 +167,10 @@ class Pilot:
             options=(Option(now=there, units=charge.units, cost=charge.cost, start_cost=self._start_cost),),
             inside=inside,
             room=charge.room,
+            kept=0.0 if self._kept is None else float(self._kept[number]),
             weight=charge.weight,
             floor=charge.floor,
-            cap=self._rules.budget if charge.cap is None else charge.cap,
+            cap=int((self._caps if self._kept is None else self._kept)[number]),
             rank=charge.rank,
         )
 
