@@ -57,10 +57,14 @@ def choose_asleep(sides: Sequence[Side], board: Board) -> tuple[str, ...]:
     return tuple(sorted(key for key in order if worths[key] > 0.0 and board.cache(*told[key])))
 
 
+def find_worth(weight: float, wake_s: float, rested_s: float, memory_bytes: int) -> float:
+    """Weighted seconds that are saved for each byte and second by who would else need `wake_s` to serve again."""
+    return weight * wake_s / max(rested_s, _LEAST_S) / max(1, memory_bytes)
+
+
 def _worth(side: Side, one: Running) -> float:
-    """Weighted seconds that are saved for each byte and second; 0 for one that is not to rest (any more)."""
+    """What its memory is worth; 0 for one that is not to rest (any more)."""
     configuration = next((way for way in side.spec.configurations if way.key == one.configuration), None)
     if configuration is None or one.rested_s >= side.spec.warm_s:
         return 0.0
-    saved_s = side.spec.weight * configuration.wake_s / max(one.rested_s, _LEAST_S)
-    return saved_s / max(1, one.memory_bytes)
+    return find_worth(side.spec.weight, configuration.wake_s, one.rested_s, one.memory_bytes)

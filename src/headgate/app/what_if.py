@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Collection
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -21,13 +21,14 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Known:
-    """What the file at `path` says: terms by pipeline of the trace; by pool its devices, and what it costs where it is
-    paid for by use.
+    """What the file at `path` says: terms by pipeline of the trace; by pool its devices, what it costs where it is paid
+    for by use, and bytes of memory where replicas may stay loaded in it.
     """
 
     terms: dict[str, Terms]
     devices: dict[str, float]
     rents: dict[str, Rent]
+    memory: dict[str, int]
     path: Path
 
 
@@ -57,12 +58,17 @@ def load_terms(where: Where, trace: Trace) -> Known | None:
         terms=terms,
         devices={name: _devices(settings.pools[name]) for name in pools},
         rents={name: _rent(settings, settings.pools[name]) for name in pools if settings.pools[name].elastic},
+        # Why not of GPUs: a replica is warm on the very device that holds its weights, and devices are not told apart.
+        memory={name: _memory(settings, name) for name in pools if settings.pools[name].kind == "cpu"},
         path=path,
     )
 
 
 def _load_profiles(where: Where, settings: Settings, models: Collection[str]) -> dict[str, Profile]:
-    """What was measured of the models on this machine; those that were never added or measured are left out."""
+    """What was measured of the models on this machine, with the memory that a house would reckon a replica to take.
+
+    Those that were never added are left out.
+    """
     from headgate.app.plan import describe_subject, plan_model
     from headgate.engines.catalogue import build_engines
     from headgate.engines.http import HttpClient
@@ -78,10 +84,11 @@ def _load_profiles(where: Where, settings: Settings, models: Collection[str]) ->
         for name in sorted(models):
             try:
                 planned = plan_model(name, settings.models[name], registry.get(name), engines, settings)
+                memory_bytes = planned.memory_bytes
             except (ModelNotFound, ModelRefused, ConfigError):
                 continue
-            if (found := find_profile(house.database, describe_subject(planned, hardware))) is not None:
-                profiles[name] = found
+            found = find_profile(house.database, describe_subject(planned, hardware)) or Profile()
+            profiles[name] = replace(found, memory_bytes=memory_bytes)
     return profiles
 
 
@@ -97,6 +104,8 @@ def _terms(settings: Settings, name: str, profile: Profile) -> Terms:
         rank=RANKS[pipeline.priority],
         slots=model.slots,
         queue=pipeline.queue,
+        memory_bytes=profile.memory_bytes,
+        warm_s=pipeline.warm_s,
         first_token_s=pipeline.slo.first_token_ms / 1e3,
         start_s=profile.load_s,
         seconds=profile.service_s,
@@ -109,6 +118,14 @@ def _terms(settings: Settings, name: str, profile: Profile) -> Terms:
 def _rent(settings: Settings, pool: PoolSettings) -> Rent:
     control = settings.control
     return Rent(price_per_hour=pool.price_per_hour, money=control.money, promised=control.slo_minutes)
+
+
+def _memory(settings: Settings, name: str) -> int:
+    """Bytes that all replicas of a pool of cores may take, as a house would reckon them here."""
+    from headgate.workers.hardware import load_hardware
+
+    told = settings.pools[name].memory
+    return int(load_hardware().memory_bytes_total * (1 - settings.control.memory_reserve)) if told == "auto" else told
 
 
 def _devices(pool: PoolSettings) -> float:

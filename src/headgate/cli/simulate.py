@@ -73,6 +73,10 @@ def simulate(
     start: Annotated[
         str | None, typer.Option(help="From asking for a replica to its serving.", rich_help_panel=_WHAT_IF)
     ] = None,
+    warm: Annotated[
+        str | None,
+        typer.Option(help="How long who gave its devices up stays loaded; 0s: not at all.", rich_help_panel=_WHAT_IF),
+    ] = None,
     slots: Annotated[
         int | None, typer.Option(min=1, max=256, help="Requests at once on a replica.", rich_help_panel=_WHAT_IF)
     ] = None,
@@ -110,6 +114,7 @@ def simulate(
         "first_token_s": read_duration(first_token, "first-token"),
         "answer_s": read_duration(answer, "answer"),
         "start_s": read_duration(start, "start"),
+        "warm_s": read_duration(warm, "warm"),
         "slots": slots,
         "queue": queue,
     }
@@ -128,7 +133,10 @@ def simulate(
     known = load_terms(Where(config=config), told)
     terms = known.terms if known else {one.pipeline: Terms() for one in told.streams}
     rents = _change_rents(known.rents if known else {}, prices, slo_minutes)
-    cases = build_cases(told, _change(terms, changes, own), (known.devices if known else {}) | devices, rents)
+    there, memory = (known.devices, known.memory) if known else ({}, {})
+    cases = build_cases(told, _change(terms, changes, own), there | devices, rents, memory)
+    if changes["warm_s"] and all(one.memory_bytes is None for one in cases):
+        raise BadRequest("--warm: nobody can rest: " + _why_cold(cases), param="warm")
     if known is not None and not as_json:
         note(f"pipelines and pools as {known.path} says")
     outcomes: list[list[Outcome]] = []
@@ -198,6 +206,16 @@ def _change_rents(rents: dict[str, Rent], prices: dict[str, float], slo_minutes:
             param="slo-minutes",
         )
     return {name: replace(one, promised=slo_minutes) for name, one in rents.items()}
+
+
+def _why_cold(cases: Sequence[Case]) -> str:
+    """What is assumed of replicas that give their devices up, with the cure."""
+    if all(one.rent for one in cases):
+        return "what is paid for by use is given back. Leave it out, or play the pool as owned (--rent NAME=0)."
+    return (
+        "how much memory replicas take is not known. Name a headgate.yaml (--config) whose models were added with "
+        "`headgate model add`, or leave it out."
+    )
 
 
 def _write(path: Path, trace: Trace, cases: Sequence[Case], outcomes: Sequence[Sequence[Outcome]]) -> None:
@@ -270,6 +288,7 @@ def _plain(trace: Trace, cases: Sequence[Case], outcomes: Sequence[Sequence[Outc
                 "start_s": case.start_s,
                 "price_per_hour": case.rent.price_per_hour if case.rent else None,
                 "slo_minutes": case.rent.promised if case.rent else None,
+                "memory_bytes": case.memory_bytes,
                 "assumed": case.notes,
                 "policies": {one.policy: _plain_outcome(one) for one in found},
             }

@@ -15,11 +15,13 @@ import numpy as np
 from headgate.allocation.arrays import Floats, Ints
 from headgate.allocation.punctuality import Service
 from headgate.allocation.settings import DEFAULTS
+from headgate.allocation.wants import WARM_WAKE_S
 from headgate.core.errors import ConfigError
 from headgate.evaluation.what_if import Case, Served
 
 if TYPE_CHECKING:
     from headgate.allocation.simulator.run import Policy, View
+    from headgate.allocation.simulator.warm import Warm
     from headgate.allocation.simulator.world import World
 
 PolicyName = Literal["headgate", "equal", "proportional", "static"]
@@ -138,11 +140,12 @@ def _play(case: Case, name: PolicyName) -> Outcome:
     even = all(one.units == 1 for one in case.served)
     calm = even and case.rent is None and all(one.floor > 0 for one in case.served)
     look_s = _CALM_LOOK_S if calm else _LOOK_S
-    rules = Rules(budget=case.budget if even else most, start_s=case.start_s, decide_s=look_s)
+    warm = _warm(case)
+    rules = Rules(budget=case.budget if even else most, start_s=case.start_s, decide_s=look_s, warm=warm)
     world = World(
         [discipline(one) for one in case.served],
         [Requests(at=one.at, work=one.work) for one in case.served],
-        (case.budget if even else most) + len(case.served),
+        (case.budget if even else most) + len(case.served) + (0 if warm is None else min(most, warm.most)),
         turns=False,
     )
     chooser = _make(case, name)
@@ -150,6 +153,23 @@ def _play(case: Case, name: PolicyName) -> Outcome:
     account = run(world, asked, rules, case.span_s + DRAIN_S, chooser.first.tolist())
     gaps = chooser.gaps if isinstance(chooser, _Piloted) else []
     return _sum_up(case, name, world, asked, (account.starts + account.releases) / (case.span_s / 3600.0), gaps)
+
+
+def _warm(case: Case) -> Warm | None:
+    """What may stay loaded in the case's memory; None: nothing."""
+    from headgate.allocation.simulator.warm import Warm
+
+    if case.memory_bytes is None:
+        return None
+    return Warm(
+        memory_bytes=case.memory_bytes,
+        replica_bytes=tuple(one.memory_bytes for one in case.served),
+        rest_s=tuple(one.warm_s for one in case.served),
+        weight=tuple(one.weight for one in case.served),
+        cap=tuple(one.cap for one in case.served),
+        start_s=case.start_s,
+        wake_s=WARM_WAKE_S,
+    )
 
 
 def _make(case: Case, name: PolicyName) -> _Chooser:
@@ -174,11 +194,12 @@ class _Piloted:
         from headgate.evaluation.splits import share_equally
 
         services = [_describe(one) for one in case.served]
+        shares = [one.units * case.unit for one in case.served]
         rules, settings, keeper = Rules(budget=case.budget, start_s=case.start_s), DEFAULTS, None
         price = 0.0 if case.rent is None else case.rent.price_per_hour
         if case.rent is not None:
             settings = replace(DEFAULTS, money=case.rent.money, slo_minutes=case.rent.promised)
-            shares, slack = [one.units * case.unit for one in case.served], [one.slack for one in case.served]
+            slack = [one.slack for one in case.served]
             keeper = Tenant(services, shares, slack, case.start_s, price, settings)
         charges = [
             Charge(
@@ -257,17 +278,22 @@ class _Asked:
         return mean[np.maximum.accumulate(np.where(self._looks > 0.0, np.arange(BUCKETS), 0))]
 
     def _note(self, view: View, present: Ints) -> None:
-        held = present + view.leaving + view.resting
+        held = self._held(view, present)
         if view.now < self._case.span_s:
             bucket = int(view.now / self._case.span_s * BUCKETS)
             self.replicas[bucket] += present
             self._looks[bucket] += 1.0
             self.unit_s += float(held @ self._units) * min(self._look_s, self._case.span_s - view.now)
 
+    def _held(self, view: View, present: Ints) -> Ints:
+        """Replicas that hold devices; who rests in memory does not."""
+        held = present + view.leaving
+        return held if self._case.memory_bytes is not None else held + view.resting
+
     def _fit(self, view: View, present: Ints) -> Ints:
         """The target, but for what does not fit beside those that still leave: it is asked for again in a second."""
         told = np.minimum(self._target, present)
-        free = self._case.budget - int((present + view.leaving + view.resting) @ self._units)
+        free = self._case.budget - int(self._held(view, present) @ self._units)
         for number in np.argsort(-(self._target - present) / (present + 1.0), kind="stable"):
             more = min(int(self._target[number] - told[number]), max(0, free) // int(self._units[number]))
             if more > 0:

@@ -24,6 +24,7 @@ SECONDS = 0.5
 START_S = 3.0
 WAIT_S = 0.5
 BATCHING = 0.6
+WARM_S = 600.0
 """What is assumed where nothing is known: a model of 1 to 3 billion parameters on a few cores, and what people bear."""
 
 _ENOUGH = 0.8  # how busy capacity is in its busier minutes, where the simulation chooses how much there is
@@ -39,7 +40,8 @@ class Terms:
     A replica takes `share` devices of `pool`, works on `slots` requests at once, and with k at once each takes
     `slow[k - 1]` times as long as alone. A request is on time if its first token comes within `first_token_s`, and all
     of it within `answer_s`; where neither is said, if it waits no longer than half a second. Its work is what the trace
-    says, else its tokens at these speeds, else `seconds`.
+    says, else its tokens at these speeds, else `seconds`. A replica takes `memory_bytes`; one that gave its devices up
+    stays loaded for `warm_s` where its pool's memory is known.
     """
 
     pool: str = "cpu"
@@ -57,6 +59,8 @@ class Terms:
     seconds: float | None = None
     prefill_tokens_per_s: float | None = None
     decode_tokens_per_s: float | None = None
+    memory_bytes: int | None = None
+    warm_s: float = WARM_S
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -75,7 +79,8 @@ class Rent:
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Served:
     """One pipeline as it is played. [request]: when each comes, its seconds of work alone on a replica, and the seconds
-    that it may lose by waiting and still be on time. A replica takes `units` of the case's capacity.
+    that it may lose by waiting and still be on time. A replica takes `units` of the case's capacity and `memory_bytes`
+    of its memory; `warm_s` is how long it may stay loaded without a device.
     """
 
     name: str
@@ -90,6 +95,8 @@ class Served:
     slots: int = 1
     slow: tuple[float, ...] = (1.0,)
     queue: int = 64
+    memory_bytes: int = 0
+    warm_s: float = 0.0
 
     @property
     def load(self) -> float:
@@ -100,8 +107,8 @@ class Served:
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Case:
     """One pool and the pipelines on it. There are `budget` units of `unit` devices each; a replica serves `start_s`
-    after it was asked for. The trace lasts `span_s`. With a `rent` only what is held is paid for. `notes` tell what was
-    assumed.
+    after it was asked for. The trace lasts `span_s`. With a `rent` only what is held is paid for. In `memory_bytes`
+    replicas may stay loaded that gave their devices up; None: none does. `notes` tell what was assumed.
     """
 
     pool: str
@@ -111,18 +118,21 @@ class Case:
     start_s: float
     span_s: float
     rent: Rent | None = None
+    memory_bytes: int | None = None
     notes: tuple[str, ...] = ()
 
 
 def build_cases(
-    trace: Trace, terms: Mapping[str, Terms], devices: Mapping[str, float], rents: Mapping[str, Rent] | None = None
-) -> list[Case]:
+    trace: Trace, terms: Mapping[str, Terms], devices: Mapping[str, float], rents: Mapping[str, Rent] | None = None,
+    memory: Mapping[str, int] | None = None,
+) -> list[Case]:  # fmt: skip
     """A case for each pool on which a pipeline of the trace runs. `terms` has each of its pipelines.
 
     `devices` are those of each pool; a pool that is not named gets as many as keep it 80 % busy in its busier minutes,
-    or more where it is paid for by use, as `rents` says. Raises BadRequest.
+    or more where it is paid for by use, as `rents` says. `memory` is bytes of the pools of which it is known. Raises
+    BadRequest.
     """
-    rents = rents or {}
+    rents, memory = rents or {}, memory or {}
     pools = sorted({terms[one.pipeline].pool for one in trace.streams})
     for param, named in (("pools", devices), ("rent", rents)):
         if unknown := sorted(set(named) - set(pools)):
@@ -130,10 +140,15 @@ def build_cases(
                 f"No pipeline of the trace runs on pool {', '.join(unknown)}; the pools are: {', '.join(pools)}.",
                 param=param,
             )
-    return [_build_case(trace, pool, terms, devices.get(pool), rents.get(pool)) for pool in pools]
+    return [
+        _build_case(trace, pool, terms, devices.get(pool), rents.get(pool), memory.get(pool)) for pool in pools
+    ]  # fmt: skip
 
 
-def _build_case(trace: Trace, pool: str, terms: Mapping[str, Terms], devices: float | None, rent: Rent | None) -> Case:
+def _build_case(
+    trace: Trace, pool: str, terms: Mapping[str, Terms], devices: float | None, rent: Rent | None,
+    memory_bytes: int | None,
+) -> Case:  # fmt: skip
     streams = [one for one in trace.streams if terms[one.pipeline].pool == pool]
     mine = [terms[one.pipeline] for one in streams]
     shares = [max(1, round(one.share * _QUANTA)) for one in mine]
@@ -165,6 +180,8 @@ def _build_case(trace: Trace, pool: str, terms: Mapping[str, Terms], devices: fl
     if any(one.floor is None for one in mine):
         sleeps = "pipelines may sleep: " + ("not all fit at once" if rent is None else "what is not held costs nothing")
         facts.append("each pipeline keeps one replica" if kept else sleeps)
+    memory_bytes, warmth = _tell_warmth(memory_bytes, mine, rent)
+    facts.append(warmth)
     told = [text if count == len(played) else f"{count} pipelines: {text}" for text, count in assumed.items()]
     return Case(
         pool=pool,
@@ -174,6 +191,7 @@ def _build_case(trace: Trace, pool: str, terms: Mapping[str, Terms], devices: fl
         start_s=max(starts),
         span_s=trace.span_s,
         rent=rent,
+        memory_bytes=memory_bytes,
         notes=(*facts, *told),
     )
 
@@ -190,6 +208,22 @@ def _tell_capacity(devices: float, rent: Rent | None, *, chosen: bool) -> list[s
         "1 % of them late (--slo-minutes); what a house's first hour loses is not counted by it, but is here",
         "the best static split is the fewest replicas of each pipeline that would have kept that, known beforehand",
     ]
+
+
+def _tell_warmth(memory_bytes: int | None, terms: Sequence[Terms], rent: Rent | None) -> tuple[int | None, str]:
+    """The memory that replicas may stay loaded in, None where none does, and why."""
+    anew = "a replica that gave its devices up starts anew: "
+    if rent is not None:
+        return None, anew + "what is not held is another's"
+    if not any(one.warm_s for one in terms):
+        return None, anew + "warm_s is 0 (--warm)"
+    if memory_bytes is None or any(one.memory_bytes is None for one in terms):
+        return None, anew + "how much memory it and its pool have is not known"
+    longest = max(one.warm_s for one in terms)
+    return memory_bytes, (
+        f"a replica that gave its devices up stays loaded for {longest:g} s at most (--warm) in what is left of "
+        f"{memory_bytes / 2**30:.4g} GiB, and serves again at once; who decides is not told of it here"
+    )
 
 
 def _check_budget(pool: str, played: Sequence[Served], terms: Sequence[Terms], budget: int, unit: float) -> None:
@@ -225,6 +259,8 @@ def _build_served(stream: Stream, terms: Terms, units: int, assumed: Counter[str
         slots=terms.slots,
         slow=slow,
         queue=terms.queue,
+        memory_bytes=terms.memory_bytes or 0,
+        warm_s=terms.warm_s,
     )
 
 

@@ -145,6 +145,9 @@ def test_a_pool_that_is_paid_for_by_use_is_played_so(trace: Path, tmp_path: Path
         (["--slo-minutes", "0.9"], "--slo-minutes: no pool is paid for by use; name one with --rent"),
         (["--slo-minutes", "0.9", "--rent", "cpu=0"], "no pool is paid for by use"),
         (["--slo-minutes", "99", "--rent", "cpu=1"], "99 is no part between 0 and 1"),
+        (["--warm", "1m"], "--warm: nobody can rest: how much memory replicas take is not known"),
+        (["--warm", "1m", "--rent", "cpu=1"], "what is paid for by use is given back"),
+        (["--warm", "long"], "is not a duration"),
         (["--policy", "best"], "take of headgate, equal"),
         (["--pools", "cpu"], "such as cpu=8"),
         (["--pools", "gpu=1"], "No pipeline of the trace runs on pool gpu"),
@@ -262,3 +265,8 @@ def test_what_tuning_measured_is_used(trace: Path, tmp_path: Path) -> None:
     assert pool["start_s"] == 1.5
     assert "each request is 0.2 s of work, as measured or said" in pool["assumed"]
     assert not any("k^" in text for text in pool["assumed"])
+    assert pool["memory_bytes"] > 0 and any("stays loaded for 600 s" in text for text in pool["assumed"])
+    words = ("simulate", "--trace", str(bare), "--pools", "cpu=2", "--policy", "equal")
+    assert any("stays loaded for 60 s" in text for text in told(*words, "--warm", "1m")["pools"][0]["assumed"])
+    (cold,) = told(*words, "--warm", "0s")["pools"]
+    assert cold["memory_bytes"] is None and any("warm_s is 0" in text for text in cold["assumed"])

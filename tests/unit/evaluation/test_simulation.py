@@ -191,3 +191,42 @@ def test_the_report_is_whole_and_escapes_every_name() -> None:
         assert "nan" not in one
     assert "4 others" in page
     ElementTree.fromstring(re.sub(r"<meta[^>]*>", "", page.removeprefix("<!doctype html>")))
+
+
+def changing(span_s: float = 400.0) -> Trace:
+    """Three pipelines, one after the other."""
+    names = ("a", "b", "c")
+    at = np.arange(0.0, span_s, 0.8)
+    return make(*(stream(name, at[(at // 30.0) % 3 == k]) for k, name in enumerate(names)), span_s=span_s)
+
+
+def warm_case(memory: int | None, **more: object) -> Case:
+    told = {name: Terms(**{"memory_bytes": 2**30, "floor": 0, "first_token_s": 1.0, **more}) for name in "abc"}  # type: ignore[arg-type]
+    (case,) = build_cases(changing(), told, {"cpu": 1.0}, None, {} if memory is None else {"cpu": memory})
+    return case
+
+
+def test_who_stays_loaded_serves_sooner_where_memory_is_left() -> None:
+    unknown, none, much = (simulate(warm_case(memory), ["headgate"])[0] for memory in (None, 2**30, 3 * 2**30))
+    assert (none.late, none.latency, none.device_hours) == (unknown.late, unknown.latency, unknown.device_hours)
+    assert much.late < 0.97 * none.late
+    assert much.device_hours <= 400.0 / 3600.0 + 1e-9  # who rests holds no device
+    assert (much.replicas.sum(axis=1) <= 1.0 + 1e-9).all()
+
+
+def test_whether_anybody_rests_is_told() -> None:
+    def told(memory: int | None, **more: object) -> str:
+        return "; ".join(warm_case(memory, **more).notes)
+
+    assert "stays loaded for 90 s at most (--warm) in what is left of 3 GiB" in told(3 * 2**30, warm_s=90.0)
+    assert "starts anew: warm_s is 0" in told(3 * 2**30, warm_s=0.0)
+    for one in (told(None), told(2**30, memory_bytes=None)):
+        assert "starts anew: how much memory it and its pool have is not known" in one
+
+
+def test_loaded_replicas_of_two_sizes_keep_to_the_budget() -> None:
+    terms = {name: Terms(share=share, floor=0, memory_bytes=10) for name, share in (("a", 1.0), ("b", 0.5), ("c", 0.5))}
+    (case,) = build_cases(changing(), terms, {"cpu": 1.0}, None, {"cpu": 1000})
+    for one in simulate(case, ["headgate", "proportional"]):
+        used = one.replicas @ np.array([part.units for part in case.served]) * case.unit
+        assert used.max() <= 1.0 + 1e-9 and one.device_hours <= 400.0 / 3600.0 + 1e-9

@@ -15,6 +15,7 @@ import numpy as np
 
 from headgate.allocation.arrays import Floats, Ints
 from headgate.allocation.simulator import kernel
+from headgate.allocation.simulator.warm import Warm
 from headgate.allocation.simulator.world import World
 
 
@@ -37,7 +38,8 @@ class Rules:
 
     A new one answers after `start_s`; a released one finishes its requests, then rests for `rest_s`, in which its own
     pipeline has it back after `wake_s`. `budget` counts all that exist, until `changes` (by time) say otherwise.
-    `decide_s` is how often the policy is asked, `step_s` how often free places are looked for.
+    `decide_s` is how often the policy is asked, `step_s` how often free places are looked for. With `warm` who rests
+    holds memory only and does not count; it stays as that says, instead of `rest_s` and `wake_s`.
     """
 
     budget: int
@@ -47,6 +49,7 @@ class Rules:
     decide_s: float = 10.0
     step_s: float = 1.0
     changes: tuple[Change, ...] = ()
+    warm: Warm | None = None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -112,7 +115,7 @@ def run(world: World, policy: Policy, rules: Rules, until: float, first: Sequenc
             next_decision = world.now + rules.decide_s
         hand.apply(target)
         step_s = min(hand.step_until(next_decision), until - world.now)
-        present = int(np.count_nonzero(world.places.stage))
+        present = hand.count_taken()
         draining = int(np.count_nonzero(world.places.stage == kernel.DRAINING))
         most, replica_s = max(most, present), replica_s + present * step_s
         over_s += step_s * (present > hand.budget)
@@ -162,6 +165,12 @@ class _Hand:
         self.starts = 0
         self.releases = 0
 
+    def count_taken(self) -> int:
+        """Replicas that take room: all that exist, but for those that hold memory only."""
+        stage = self._world.places.stage
+        there = int(np.count_nonzero(stage))
+        return there if self._rules.warm is None else there - int(np.count_nonzero(stage == kernel.IDLE))
+
     def step_until(self, moment: float) -> float:
         """Seconds until it must look again: a step, or steps up to `moment` where nothing is to be done before it."""
         step_s, now = self._rules.step_s, self._world.now
@@ -192,26 +201,28 @@ class _Hand:
         for pipeline in np.flatnonzero(have > target):
             self._release(int(pipeline), int(have[pipeline] - target[pipeline]))
         self._leave_room()
+        self._cool_down()
         have = world.count(kernel.SERVING, kernel.STARTING)
         missing = np.maximum(target - have, 0)
         self._waits = bool(missing.any())
         if not self._waits:
             return
-        for pipeline in np.flatnonzero(missing):
-            for place in world.places_of(int(pipeline), kernel.IDLE)[: missing[pipeline]]:
-                world.wake(int(place), rules.wake_s)
-                missing[pipeline] -= 1
-                have[pipeline] += 1
-                self.starts += 1
-        free = self.budget - int(np.count_nonzero(world.places.stage))
+        if rules.warm is None:  # they have their places already
+            for pipeline in np.flatnonzero(missing):
+                while missing[pipeline] and self._wake(int(pipeline), rules.wake_s):
+                    missing[pipeline] -= 1
+                    have[pipeline] += 1
+        free = self.budget - self.count_taken()
         while free > 0 and missing.any():
             pipeline = int(np.argmax(np.where(missing > 0, missing / (have + 1.0), -1.0)))
-            world.start(pipeline, rules.start_s)
+            if rules.warm is None or not self._wake(pipeline, rules.warm.wake_s):
+                world.start(pipeline, rules.start_s)
+                self.starts += 1
             missing[pipeline] -= 1
             have[pipeline] += 1
             free -= 1
-            self.starts += 1
         self._waits = bool(missing.any())
+        self._cool_down()
 
     def settle(self) -> None:
         """Let those that have finished rest for a while; send away those that rested long enough."""
@@ -219,8 +230,9 @@ class _Hand:
         for place, released in list(self._leaving.items()):
             if world.places.stage[place] != kernel.DRAINING:
                 del self._leaving[place]
-                if self._rules.rest_s > 0.0:
-                    world.rest(place, released + self._rules.rest_s)
+                # Why from now on where it holds memory only: what it waited for is no part of its rest.
+                self._rest(place, released if self._rules.warm is None else world.now)
+        self._cool_down()
         for place in np.flatnonzero((world.places.stage == kernel.IDLE) & (world.idle_until <= world.now)):
             world.places.stage[place] = kernel.ABSENT
 
@@ -231,6 +243,8 @@ class _Hand:
         kept = np.count_nonzero(stage == kernel.SERVING) + np.count_nonzero(stage == kernel.STARTING)
         for _ in range(int(kept) - self.budget):
             self._release(int(np.argmax(world.count(kernel.SERVING, kernel.STARTING))), 1)
+        if self._rules.warm is not None:
+            return
         resting = np.flatnonzero(stage == kernel.IDLE)
         excess = int(np.count_nonzero(stage) - np.count_nonzero(stage == kernel.DRAINING)) - self.budget
         stage[resting[: max(excess, 0)]] = kernel.ABSENT
@@ -249,5 +263,25 @@ class _Hand:
             self.releases += 1
             if world.places.held[place]:
                 self._leaving[int(place)] = world.now
-            elif self._rules.rest_s > 0.0:  # at once, or its place is given away in this very step
-                world.rest(int(place), world.now + self._rules.rest_s)
+            else:  # at once, or its place is given away in this very step
+                self._rest(int(place), world.now)
+
+    def _wake(self, pipeline: int, ready_in_s: float) -> bool:
+        """Let a resting replica of the pipeline serve again; whether there was one."""
+        places = self._world.places_of(pipeline, kernel.IDLE)
+        if len(places):
+            self._world.wake(int(places[0]), ready_in_s)
+            self.starts += 1
+        return bool(len(places))
+
+    def _rest(self, place: int, since: float) -> None:
+        warm = self._rules.warm
+        rest_s = self._rules.rest_s if warm is None else warm.rest_s[int(self._world.owner[place])]
+        if rest_s > 0.0:
+            self._world.rest(place, since + rest_s)
+
+    def _cool_down(self) -> None:
+        """Let those go whose memory is needed."""
+        if self._rules.warm is not None:
+            excess = self._rules.warm.find_excess(self._world)
+            self._world.places.stage[excess] = kernel.ABSENT
