@@ -62,10 +62,14 @@ def _load() -> tuple[Floats, Floats]:
     return trace.rate[active], np.where(trace.rate > 0.0, trace.cv, 1.0)[active]
 
 
-def draw_ground(seed: int, minutes: int = 120) -> Ground:
-    """A group of ten over so many minutes; paces and shares take turns with the seed."""
+def draw_ground(seed: int, minutes: int = 120, *, pace_s: float | None = None, steps: bool = False) -> Ground:
+    """A group of ten over so many minutes; paces (unless one is given) and shares take turns with the seed.
+
+    Rates go in lines from window to window, or in `steps`.
+    """
     chance = np.random.default_rng([seed, 7])
-    pace_s, share = PACES_S[seed % len(PACES_S)], SHARES[seed // len(PACES_S) % len(SHARES)]
+    paces_s = PACES_S if pace_s is None else (pace_s,)
+    pace_s, share = paces_s[seed % len(paces_s)], SHARES[seed // len(paces_s) % len(SHARES)]
     rates, cvs = _load()
     wide = int(minutes * MINUTE_S / pace_s) + 2
     begins = int(chance.integers(0, rates.shape[1] - wide))
@@ -77,7 +81,9 @@ def draw_ground(seed: int, minutes: int = 120) -> Ground:
     need = np.exp(0.6 * chance.standard_normal(GROUP))
     need *= share * BUDGET / need.sum()
     at = (np.arange(0.0, minutes * MINUTE_S, STEP_S) + STEP_S / 2.0) / pace_s
-    played = np.stack([np.interp(at, np.arange(wide) + 0.5, rates[one]) for one in members], axis=1)
+    played = rates[members].T[at.astype(np.int64)]
+    if not steps:
+        played = np.stack([np.interp(at, np.arange(wide) + 0.5, rates[one]) for one in members], axis=1)
     played *= need / service().mean_s / played.mean(axis=0)
     dense = _clusters(chance, played, cvs[members].T[at.astype(np.int64)])
     requests = [_draw(chance, played[:, one] * dense[:, one]) for one in range(GROUP)]

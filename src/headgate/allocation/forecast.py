@@ -2,8 +2,9 @@
 
 Experts are moving averages of several lengths, each also with the rhythm (what came one and two periods ago beside
 its level), and two regressions that are learned as windows pass: on all of those, and on each of the last minutes.
-When a window has passed, every expert's error is scored; the next forecast leans to those that err least, with the
-quantiles of its own recent errors around it. All pipelines are forecast at once: arrays have them in the last axis.
+When a window has passed, every expert's error is scored; the next forecast leans to those that err least, with
+quantiles around it that `spread` tells from its own recent errors and from how it moves. All pipelines are forecast at
+once: arrays have them in the last axis.
 Pure: time is counted in ticks that the caller gives. Sources: exponential smoothing with the error's own distribution
 in place of a model's, and autoregression (R. Hyndman and G. Athanasopoulos, Forecasting: Principles and Practice,
 3rd ed., 2021).
@@ -18,6 +19,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from headgate.allocation import spread
 from headgate.allocation.arrays import Floats, Ints
 from headgate.allocation.past import MINUTE_S, Past, Rhythm, carry
 from headgate.allocation.regression import Regression
@@ -31,8 +33,6 @@ _TURNS = 10  # ticks in which all regressions and quantiles are brought up to da
 _BASE = 1  # the average that the regression corrects
 _SHAPE = np.array([-2.0, -1.3, -0.7, 0.0, 0.7, 1.3, 2.0])  # of errors at PROBABILITIES, in standard deviations
 _WIDE_AT_S = 30.0  # the end of a window for which widths are given; further ones as a random walk's
-_SHORT = 3  # averages, by whose differences a load is moving
-_WIDEST = 1.3  # of its own recent errors, for whoever moves
 _SEEN_MINUTES = 120  # what was the least and the most in these bounds what is said,
 _BEYOND = 0.2  # a regression by so much of a logarithm more or less,
 _ABOVE = 0.05  # and a quantile by so much more,
@@ -52,8 +52,6 @@ class ForecastSettings:
     `lags` minutes as `lag_others`, and what nobody has seen as `doubt` windows. They are believed more than the best
     average by the ratio of squared errors to the power of `lean`, and half of that when `earn` windows have passed.
     Before any window has passed, errors are thought to deviate by `unknown`; after `blur` windows that counts half.
-    Errors are thought to be `own` of the pipeline's recent ones and `stir` of what its short averages differ by now,
-    for a window that ends in 30 s; for further ones as much more as a random walk's.
     """
 
     lengths_s: tuple[float, ...] = (10.0, 30.0, 90.0, 300.0, 3600.0)
@@ -73,8 +71,6 @@ class ForecastSettings:
     doubt: float = 0.5
     earn: float = 4.0
     blur: float = 3.0
-    own: float = 0.55
-    stir: float = 0.33
 
 
 DEFAULTS = ForecastSettings()
@@ -201,8 +197,7 @@ class _Book:
         self._kept_at = -math.inf
         further = math.sqrt(max(1.0, window.ends_s / _WIDE_AT_S))
         self._unknown = settings.unknown * further * _SHAPE[:, None]
-        self._stir = settings.stir * further * _SHAPE[:, None]
-        self._spread = np.repeat(self._unknown, pipelines, axis=1)
+        self._own = np.repeat(self._unknown, pipelines, axis=1)
         self._of_averages = Regression(averages + 1, pipelines, others=settings.others, doubt=settings.doubt)
         self._of_minutes = Regression(settings.lags + 1, pipelines, others=settings.lag_others, doubt=settings.doubt)
         self._passed: Floats = np.zeros(pipelines)
@@ -217,7 +212,7 @@ class _Book:
         )
         self._absolute, self._squared = carry(self._absolute, old, gone), carry(self._squared, old, gone)
         self._errors = carry(self._errors, old, gone)
-        self._spread = np.where(old >= 0, carry(self._spread, old), self._unknown)
+        self._own = np.where(old >= 0, carry(self._own, old), self._unknown)
         self._of_averages.carry(old)
         self._of_minutes.carry(old)
         self._passed = carry(self._passed, old)
@@ -236,15 +231,17 @@ class _Book:
         mixed = self._mix(experts)
         if past.now > 0.0:  # before anything was learned there is no forecast that could be wrong
             self._open.append(_Said(past.now, experts, mixed, averages, minutes))
-        # Why: errors are widest where loads jump up and down again, and that does not lift them above where they were.
+        highest = seen.max(axis=0)
         new = mixed > before[:-_NEW_MINUTES].max(axis=0, initial=-math.inf) + _NEW
         new |= past.now - past.born < _YOUNG_S
-        most = np.where(new, math.inf, seen.max(axis=0) + _ABOVE)
+        head = np.where(new, math.inf, highest - mixed)
         # Why: who moves now is further from any forecast soon than who was as calm as this in the last half hour.
-        moving = np.abs(np.diff(logs[:_SHORT], axis=0)).sum(axis=0)
-        widest = _WIDEST * np.abs(self._spread)  # whose swings are foreseen well may move all the time
-        spread = np.sort(np.clip(self._settings.own * self._spread + self._stir * moving, -widest, widest), axis=0)
-        return np.maximum(np.exp(np.minimum(mixed + spread, most)) - self._settings.floor_rate, 0.0)
+        looked = spread.look(logs, shown.minutes, mixed, self._own, head, self._passed)
+        placed = spread.place(looked, mixed, self._window.begins_s, self._window.ends_s)
+        errors = spread.tell(placed, self._own)
+        # Why: errors are widest where loads jump up and down again, and that does not lift them above where they were.
+        most = np.where(new, math.inf, highest + _ABOVE)
+        return np.maximum(np.exp(np.minimum(mixed + errors, most)) - self._settings.floor_rate, 0.0)
 
     def score(self, past: Past, elapsed_s: float) -> None:
         """Compare forecasts whose window has passed with what came, and learn from them."""
@@ -311,7 +308,7 @@ class _Book:
         own = np.where(count > 0, low + (high - low) * (place - below), 0.0)
         passed = self._passed[rows]
         known = passed / (passed + self._settings.blur)
-        self._spread[:, rows] = known * own + (1.0 - known) * self._unknown
+        self._own[:, rows] = known * own + (1.0 - known) * self._unknown
 
 
 def _follow(before: Floats, new: Floats, part: float) -> Floats:
