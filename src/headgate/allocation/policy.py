@@ -25,7 +25,7 @@ from headgate.allocation.seating import (
     seat_first,
     value_standing,
 )
-from headgate.allocation.side import Side, is_roomy
+from headgate.allocation.side import Side, is_fleeting
 from headgate.allocation.state import Allocation, History, Running, State
 
 
@@ -67,9 +67,9 @@ def _list_sides(state: State) -> list[Side]:
     running: defaultdict[str, list[Running]] = defaultdict(list)
     for one in state.running:
         running[one.pipeline].append(one)
-    roomy = is_roomy(state)
+    fleeting = is_fleeting(state)
     return [
-        Side(spec, state, running[spec.name], roomy=roomy)
+        Side(spec, state, running[spec.name], fleeting=fleeting)
         for spec in sorted(state.pipelines, key=lambda spec: spec.name)
     ]
 

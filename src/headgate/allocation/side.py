@@ -14,13 +14,15 @@ _DWELL_WAKES = 5.0  # what a pipeline just got is its own for so many of its wak
 _DWELL_LEAST_S = 1.0
 _DWELL_SPRINGS_S = 0.25  # the same where it is back in a moment
 _STARVES_DWELLS = 5.0
+_SOON_GONE_S = 1.0  # seconds of a request, after which whoever serves it is gone soon
+_LATELY_S = 60.0
 
 
 class Side:
     """Mutable, for one decision. Replicas are listed as they should be kept: ready ones first, then the busiest."""
 
-    def __init__(self, spec: PipelineSpec, state: State, running: Iterable[Running], *, roomy: bool = False) -> None:
-        """`running` are its own replicas; `roomy` says that there is memory for those of everybody (`is_roomy`)."""
+    def __init__(self, spec: PipelineSpec, state: State, running: Iterable[Running], *, fleeting: bool = False) -> None:
+        """`running` are its own replicas; `fleeting` is what `is_fleeting` says."""
         self.spec = spec
         self.name = spec.name
         self.configuration: Configuration = spec.configurations[0]
@@ -43,7 +45,7 @@ class Side:
         self.protected = 0
         self.stuck = False
         is_loaded = bool(mine or loaded) and all(one.stage != "starting" for one in mine)
-        self.springs = roomy and spec.warm_s > 0.0 and is_loaded
+        self.springs = fleeting and spec.warm_s > 0.0 and is_loaded
         """Whether it loses nothing by giving way: it stays loaded, and is back in a moment."""
         dwell_s = _DWELL_SPRINGS_S if self.springs else max(_DWELL_LEAST_S, _DWELL_WAKES * self.configuration.wake_s)
         raised_at = self.history.raised_at
@@ -73,8 +75,14 @@ class Side:
         return max(0, self.spec.floor - len(self.seats) - self.protected)
 
 
-def is_roomy(state: State) -> bool:
-    """Whether one replica of every configuration would find memory beside all others, so that nobody has to go."""
+def is_fleeting(state: State) -> bool:
+    """Whether a device that somebody gives up can be had back in a moment.
+
+    One replica of every configuration must find memory beside all others, so that whoever gives way stays loaded; and
+    nobody's requests may take so long that whoever has the device then is slow to leave.
+    """
+    if any((one.service_s or 0.0) > _SOON_GONE_S for one in state.demands.values() if one.idle_for_s < _LATELY_S):
+        return False
     asked: dict[str, int] = {}
     for spec in state.pipelines:
         for one in spec.configurations:

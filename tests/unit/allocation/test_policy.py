@@ -184,6 +184,8 @@ def test_who_is_back_in_a_moment_gives_way_at_once_and_who_is_not_keeps_its_plac
     assert decide(unloaded).replicas == {"a": 1}
     crowded = replace(two, pipelines=(spec("a", memory=60 * GB), spec("b", memory=60 * GB)))
     assert decide(crowded).replicas == {"a": 1}, "there is no memory for both"
+    slow = replace(two, demands={"a": just_served, "b": replace(waiting, service_s=20.0)})
+    assert decide(slow).replicas == {"a": 1}, "what b begins takes long, and a would wait for it"
     starting = replace(two, running=(runs("r1", "a", 0, stage="starting"),))
     assert decide(starting).replicas == {"a": 1}
 
