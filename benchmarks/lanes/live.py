@@ -17,7 +17,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 
-from benchmarks.lanes import live_wake
+from benchmarks.lanes import live_pools, live_wake
 from benchmarks.lanes.live_cases import CASES, CORES, Case, model_speed, nominal_speeds, unit_speed
 from benchmarks.lanes.live_house import POLICIES, Measured, list_room, measure, open_case, sum_up_run
 from benchmarks.lanes.live_virtual import REPLICA_BYTES, VirtualHouse
@@ -52,6 +52,8 @@ def figures(*, full: bool) -> dict[str, float]:
             f"{'':24} {'requests':>8} {'late':>6} {'lost':>6} {'p95 ms':>8} {'in time/s':>9} {'moves':>6} {'over':>6}"
         )
         measured |= tell_case(case, _run_case(case, speeds, clock)) | run_virtual(case, seeds=5)
+    print("\nthree pipelines, two fast units and four slow ones; the cold ones get a tenth", flush=True)
+    measured |= live_pools.figures()
     return measured | sum_up(measured) | live_wake.figures()
 
 

@@ -2,8 +2,7 @@
 
 The load goes from one pipeline to the next. Headgate may give each of them replicas in both pools. Its rivals have the
 same devices: the best static split of both pools (found by a replay that knows everything that will come), and houses
-that move capacity in one pool alone. Here timed units of the fake engine stand for devices; live_gpu.py has a GPU and
-cores.
+that move capacity in one pool alone. Timed units of the fake engine stand for devices.
 """
 
 from __future__ import annotations
