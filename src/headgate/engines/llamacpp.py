@@ -24,6 +24,7 @@ from headgate.core.usage import Usage
 from headgate.engines.engine import Command, Knob, Launch, Memory, ModelOptions, Upstream
 from headgate.engines.http import HttpClient
 from headgate.engines.json_values import as_list
+from headgate.engines.llamacpp_binary import build_binary_command
 from headgate.engines.llamacpp_knobs import llamacpp_knobs
 from headgate.engines.llamacpp_memory import estimate_llamacpp_memory, maps_weights
 from headgate.engines.llamacpp_tools import demanded_tools, read_tool_call, tool_messages, tool_schema
@@ -82,11 +83,6 @@ _HONOURED: dict[Kind, frozenset[str]] = {
     "completion": _SAMPLING | {"prompt"},
     "embedding": frozenset({"input", "encoding_format"}),
 }
-# Why not as flags: llama-server refuses to start with a flag that its version does not know, or no longer knows
-# (--no-mmap became --load-mode none), and ignores a variable that it does not know. Source: common/arg.cpp of llama.cpp
-# 11549. The packaged server is told the same.
-_UNFITTED = {"LLAMA_ARG_FIT": "off"}  # nothing is moved to fit a device's memory: what is set, holds
-_UNMAPPED = {"LLAMA_ARG_LOAD_MODE": "none", "LLAMA_ARG_NO_MMAP": "1"}
 _STOPS: dict[str, FinishReason] = {"limit": "length", "eos": "stop", "word": "stop"}
 
 
@@ -152,7 +148,7 @@ class LlamaCpp:
         settings = _model_settings(options)
         batch = self._batch(launch.version, options, settings)
         if self._settings.binary is not None:
-            return self._binary_command(launch, settings, batch)
+            return build_binary_command(self._settings, launch, settings, batch)
         order = {
             "model": launch.version.path,
             "host": launch.host,
@@ -348,45 +344,6 @@ class LlamaCpp:
         batch = settings.batch or self._settings.batch
         # Why: an embedding model reads a whole text in one step; llama.cpp refuses texts longer than its batch.
         return max(batch, options.context) if version.task == "embed" else batch
-
-    def _binary_command(self, launch: Launch, settings: LlamaCppModelSettings, batch: int) -> Command:
-        options = launch.options
-        argv: list[str] = [
-            str(self._settings.binary),
-            "--model",
-            launch.version.path,
-            "--host",
-            launch.host,
-        ]
-        if launch.port is not None:
-            argv += ["--port", str(launch.port)]
-        argv += ["--parallel", str(options.slots), "--ctx-size", str(options.context * options.slots)]
-        argv += ["--threads", str(options.threads), "--threads-batch", str(options.threads)]
-        argv += ["--batch-size", str(batch), "--ubatch-size", str(batch)]
-        argv += [
-            "--n-gpu-layers",
-            str(options.gpu_layers),
-            "--cache-ram",
-            "0",
-            "--no-warmup",
-            "--no-webui",
-            "--jinja",
-        ]
-        if settings.kv_type != "f16":
-            argv += ["--cache-type-k", settings.kv_type, "--cache-type-v", settings.kv_type]
-        if not settings.prompt_cache:
-            argv.append("--no-cache-prompt")
-        if launch.version.task == "embed":
-            argv.append("--embedding")
-        if settings.pooling is not None:
-            argv += ["--pooling", settings.pooling]
-        for adapter in options.adapters:
-            argv += ["--lora", adapter]
-        argv += self._settings.flags
-        environment = {"LLAMA_API_KEY": launch.secret.reveal(), **_UNFITTED}
-        if not maps_weights(launch.version):
-            environment |= _UNMAPPED
-        return Command(argv=tuple(argv), environment=environment)
 
 
 def _is_gguf(path: Path) -> bool:
