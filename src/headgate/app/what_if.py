@@ -96,6 +96,7 @@ def _terms(settings: Settings, name: str, profile: Profile) -> Terms:
     pipeline = settings.pipelines[name]
     model = settings.models[pipeline.model[0]]  # the simulator plays one way to run a pipeline: its best
     return Terms(
+        left_out=pipeline.model[1:],
         pool=model.pool,
         share=model.cores,
         weight=pipeline.weight,

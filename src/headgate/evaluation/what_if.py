@@ -41,7 +41,7 @@ class Terms:
     `slow[k - 1]` times as long as alone. A request is on time if its first token comes within `first_token_s`, and all
     of it within `answer_s`; where neither is said, if it waits no longer than half a second. Its work is what the trace
     says, else its tokens at these speeds, else `seconds`. A replica takes `memory_bytes`; one that gave its devices up
-    stays loaded for `warm_s` where its pool's memory is known.
+    stays loaded for `warm_s` where its pool's memory is known. `left_out` are other models that it may run, too.
     """
 
     pool: str = "cpu"
@@ -61,6 +61,7 @@ class Terms:
     decode_tokens_per_s: float | None = None
     memory_bytes: int | None = None
     warm_s: float = WARM_S
+    left_out: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -247,6 +248,8 @@ def _build_served(stream: Stream, terms: Terms, units: int, assumed: Counter[str
     assumed[f"{terms.slots} at once on a replica; {terms.queue} may wait for a pipeline, more are dropped"] += 1
     if terms.slots > len(terms.slow):
         assumed[f"k requests at once on a replica each take k^{BATCHING:g} times as long"] += 1
+    if terms.left_out:
+        assumed["every replica runs the first of the pipeline's models; the others are left out"] += 1
     slow = terms.slow if terms.slots <= len(terms.slow) else tuple((k + 1) ** BATCHING for k in range(terms.slots))
     return Served(
         name=stream.pipeline,

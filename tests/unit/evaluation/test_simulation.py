@@ -46,6 +46,12 @@ def case_of(trace: Trace, devices: float | None = None, **terms: object) -> Case
     return case
 
 
+def test_models_that_are_not_played_are_told() -> None:
+    trace = make(stream("a", [0, 1]))
+    assert not any("left out" in note for note in case_of(trace).notes)
+    assert any("the first of the pipeline's models" in note for note in case_of(trace, left_out=("slow",)).notes)
+
+
 def test_work_comes_from_the_trace_else_from_tokens_else_is_assumed() -> None:
     told = stream("told", [0, 1], 0.25)
     told = Stream(
