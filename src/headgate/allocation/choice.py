@@ -149,8 +149,8 @@ def _want(side: Side, ways: Sequence[tuple[Configuration, _Place]], settings: Ta
         for one, place in ways
     )
     # Why one: who is cut to nothing while it has work would be woken in the next turn, and that takes its time.
-    at_work = bool(side.present) and side.demand.idle_for_s < _AT_WORK_S and side.demand.steady > 0.0
-    at_work = at_work and not side.springs
+    is_lately = side.demand.idle_for_s < _AT_WORK_S and side.demand.steady > 0.0
+    at_work = bool(side.present) and is_lately and not side.springs
     floor = min(max(len(side.seats), int(at_work)), most)
     return build_want(
         side.spec, side.demand, options, floor=floor, cap=most, settings=settings, warm=bool(side.resting)

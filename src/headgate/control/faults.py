@@ -28,7 +28,9 @@ class FaultBook:
     def count(self, pipeline: str, configuration: str, why: str, ran_s: float, now: float) -> float:
         """Seconds until the pipeline may start a replica of `configuration` again, after one failed."""
         faults = self._faults.setdefault(pipeline, {})
-        fault = faults.setdefault(configuration, _Fault(self._make_backoff()))
+        fault = faults.get(configuration)
+        if fault is None:
+            fault = faults[configuration] = _Fault(self._make_backoff())
         wait_s = fault.backoff.delay_after(ran_s)
         if fault.backoff.failures >= self.settings.block_after:
             wait_s = self.settings.block_retry_s

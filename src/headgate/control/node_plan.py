@@ -8,6 +8,7 @@ from __future__ import annotations
 import hashlib
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
+from functools import cached_property
 
 import orjson
 
@@ -25,7 +26,7 @@ _LOAD_BYTES_PER_S = 1.0e9  # from a warm page cache
 _DISK_BYTES_PER_S = 2.0e8  # until it was measured
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
+@dataclass(frozen=True, kw_only=True)
 class PlannedModel:
     """One model, ready to be started. `share` is cores per replica; `engine_facts` any text that changes when the
     engine's own settings do, so that replicas are replaced then. `profile` is what was measured of it on this machine.
@@ -40,7 +41,7 @@ class PlannedModel:
     engine_facts: str = ""
     profile: Profile = field(default_factory=Profile, compare=False)
 
-    @property
+    @cached_property  # asked for in every turn, and always the same
     def key(self) -> str:
         """A short text that changes whenever running replicas no longer are what the plan says."""
         options = self.options
@@ -60,7 +61,7 @@ class PlannedModel:
         told = orjson.dumps(facts, option=orjson.OPT_SORT_KEYS, default=str)
         return hashlib.sha256(told).hexdigest()[:16]
 
-    @property
+    @cached_property
     def memory_bytes(self) -> int:
         """Estimated peak of one replica: of a GPU's memory where it has layers there, else of the machine's."""
         memory = self.engine.estimate_memory(self.version, self.options)

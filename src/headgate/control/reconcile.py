@@ -128,7 +128,7 @@ class Reconciler:
         after = {one.name: one for one in plan.pipelines}
         both = sorted(before.keys() & after.keys())
         ways_before, ways_after = self.plan.ways(), plan.ways()
-        replaced = [name for name in both if ways_before[name] != ways_after[name]]
+        replaced = [name for name in both if not set(ways_before[name]) <= set(ways_after[name])]
         adjusted = [name for name in both if name not in replaced and before[name] != after[name]]
         self.plan = plan
         self.faults.settings = plan.settings

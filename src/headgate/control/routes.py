@@ -14,7 +14,9 @@ def build_pipelines(
 ) -> dict[str, PipelineRoute]:
     """The routes of all pipelines; `wakes` are seconds by configuration key, `blocked` reasons by pipeline."""
     return {
-        pipeline.name: _build_pipeline(pipeline, plan.models_of(pipeline.name), wakes, blocked.get(pipeline.name))
+        pipeline.name: _build_pipeline(
+            pipeline, [plan.models[name] for name in pipeline.models], wakes, blocked.get(pipeline.name)
+        )
         for pipeline in plan.pipelines
     }
 

@@ -45,7 +45,8 @@ class Serving:
         """The fields of a body that have an effect whoever answers for the pipeline."""
         honoured = self.engines[route.engine].honours(kind)
         for name in route.engines:
-            honoured &= self.engines[name].honours(kind)
+            if name != route.engine:
+                honoured &= self.engines[name].honours(kind)
         return honoured
 
     def passage(self, calls: Sequence[Call], principal: Principal, *, stream: bool, request_id: str) -> Passage:

@@ -60,7 +60,8 @@ async def test_a_reload_that_adds_a_model_keeps_the_replicas_of_the_others():
         world.work = {"p": (1, 0)}
         await world.run(1.0)
         [before] = [one.id for one in world.fleet.members()]
-        assert world.reconciler.apply_plan(both)["replaced"] == ["p"]
+        told = world.reconciler.apply_plan(both)
+        assert told["adjusted"] == ["p"] and not told["replaced"]
         world.work = {"p": (20, 4)}
         await world.run(2.0)
         kept = {one.id: one.model for one in world.fleet.members()}
