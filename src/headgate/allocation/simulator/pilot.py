@@ -25,9 +25,9 @@ from headgate.allocation.targets import Option, Want, choose_targets
 _TOLD = 100.0  # requests that what was told of a service counts for
 _REMEMBERED = 2000.0  # requests that what was seen of it counts for, at most
 _STEPS = 6.0  # to a doubling, by which services are corrected: chance alone must not make them change
-_KEPT_WORTH = (
-    0.72  # of a pipeline's weight: the least that the last replica worth keeping brings (targets.value_curves)
-)
+# Of a pipeline's weight, the least that the last of n replicas worth keeping brings: n log2(2n / (2n - 1)), which is
+# n (log2(1 + n / n) - log2(1 + (n - 1) / n)) of targets.value_curves, falls to this as n grows.
+_KEPT_WORTH = 0.5 / math.log(2.0)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
